@@ -1,0 +1,25 @@
+//! Training ops for Candle on channels-last tensors, each with an exact backward pass.
+//!
+//! Image tensors are `[N, H, W, C]` and convolution weights `[O, kh, kw, I]`. Every op is one folder: `mod.rs` (the op
+//! for Candle, its shape checks and its tests), `cpu.rs` (the loops, which see slices and never a tensor) and
+//! `reference.rs` (the same in plain f64, which the tests measure against). [`check::check_op`] holds each op to its
+//! reference in value and gradient. Ops run on the CPU in this build and say so when they are given another device.
+#![doc = include_str!("../README.md")]
+#![allow(unsafe_code)] // Inner loops: SIMD intrinsics, gemm and disjoint parallel writes, each with a SAFETY note.
+
+pub mod batch_norm;
+pub mod check;
+pub mod conv2d;
+pub mod cross_correlation;
+mod dense;
+mod isa;
+pub mod l2_normalize;
+pub mod linear;
+pub mod nt_xent;
+pub mod optimizer;
+pub mod pool;
+pub mod relu;
+
+pub use batch_norm::{BatchNorm, batch_norm_eval, batch_norm_train};
+pub use conv2d::conv2d;
+pub use relu::relu;
