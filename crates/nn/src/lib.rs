@@ -1,0 +1,20 @@
+//! Parameters with roles and groups, layers over channels-last kernels, initialisers and checkpoint tensors.
+#![doc = include_str!("../README.md")]
+
+mod backbone;
+mod batch;
+pub mod init;
+mod layers;
+mod param;
+mod scope;
+mod store;
+mod var_builder;
+
+pub use backbone::Backbone;
+pub use batch::{Batch, Views};
+pub use init::Init;
+pub use layers::{BatchNorm, Conv2d, Linear};
+pub use param::{Group, Param, Role};
+pub use scope::Scope;
+pub use store::{Layout, ParamStore};
+pub use var_builder::var_builder;
