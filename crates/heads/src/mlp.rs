@@ -1,0 +1,140 @@
+//! A multi-layer perceptron from a list of blocks.
+
+use candle_core::{Result, Tensor, bail};
+use diptych_nn::{BatchNorm, Linear, Scope};
+
+/// The normalisation after a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// None.
+    None,
+    /// Batch norm with scale and shift.
+    ScaleShift,
+    /// Batch norm with a scale and no shift (SimCLR's last layer).
+    Scale,
+    /// Batch norm with neither (SimSiam's last layer).
+    Plain,
+}
+
+/// Linear, then normalisation, then ReLU, as far as wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Output width.
+    pub width: usize,
+    /// Whether the linear layer has a bias.
+    pub bias: bool,
+    /// What normalises its output.
+    pub norm: Norm,
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+/// `[N, I]` to `[N, O]` through the blocks in turn.
+///
+/// Parameters are named as in a PyTorch `Sequential` of the same modules: `0.weight`, `1.running_mean`, `3.weight`, ...
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    layers: Vec<(Linear, Option<BatchNorm>, bool)>,
+    width: usize,
+}
+
+impl Mlp {
+    /// Creates the layers in `scope`.
+    ///
+    /// # Errors
+    /// If a width is 0.
+    pub fn new(scope: &mut Scope, inputs: usize, blocks: &[Block]) -> Result<Self> {
+        let (mut layers, mut width, mut place) = (Vec::new(), inputs, 0);
+        for block in blocks {
+            if block.width == 0 {
+                bail!("{}: a layer of width 0 can't be built; every width must be at least 1", scope.path())
+            }
+            let linear = Linear::new(&mut scope.pp(place), width, block.width, block.bias)?;
+            place += 1;
+            let affine = match block.norm {
+                Norm::None => None,
+                Norm::ScaleShift => Some((Some(1.0), true)),
+                Norm::Scale => Some((Some(1.0), false)),
+                Norm::Plain => Some((None, false)),
+            };
+            let norm = match affine {
+                Some((gamma, shift)) => {
+                    let norm = BatchNorm::with_affine(&mut scope.pp(place), block.width, gamma, shift)?;
+                    place += 1;
+                    Some(norm)
+                }
+                None => None,
+            };
+            place += usize::from(block.relu);
+            layers.push((linear, norm, block.relu));
+            width = block.width;
+        }
+        Ok(Self { layers, width })
+    }
+
+    /// Maps `h` `[N, I]` to `[N, O]`.
+    ///
+    /// # Errors
+    /// If the widths differ.
+    pub fn forward(&self, h: &Tensor, train: bool) -> Result<Tensor> {
+        let mut x = h.clone();
+        for (linear, norm, relu) in &self.layers {
+            x = linear.forward(&x, train)?;
+            x = match norm {
+                Some(norm) => norm.forward_with(&x, None, *relu, train)?,
+                None if *relu => diptych_kernels::relu(&x)?,
+                None => x,
+            };
+        }
+        Ok(x)
+    }
+
+    /// O, the width of the last block; the input's width if there is none.
+    pub fn out_dim(&self) -> usize {
+        self.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use diptych_nn::{Group, ParamStore};
+
+    #[test]
+    fn names_are_those_of_a_sequential() -> Result<()> {
+        let mut store = ParamStore::new(0, &Device::Cpu);
+        let blocks = crate::projector::simclr(&[6, 5]);
+        let head = Mlp::new(&mut store.scope(Group::Projector).pp("projector"), 4, &blocks)?;
+        let names: Vec<_> = store.trainable().map(|(name, _)| name).collect();
+        assert_eq!(names, [
+            "projector.0.weight",
+            "projector.1.bias",
+            "projector.1.weight",
+            "projector.3.weight",
+            "projector.4.weight"
+        ]);
+        assert_eq!(head.out_dim(), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_norm_gives_zero_mean_and_unit_variance() -> Result<()> {
+        let mut store = ParamStore::new(0, &Device::Cpu);
+        let head = Mlp::new(&mut store.scope(Group::Projector), 4, &crate::projector::simclr(&[6, 5]))?;
+        let h = diptych_nn::Init::Normal(1.0).draw(&[32, 4], 1, "h", &Device::Cpu)?;
+        let z = head.forward(&h, true)?.to_dtype(DType::F64)?;
+        let mean = z.mean(0)?.abs()?.max(0)?.to_scalar::<f64>()?;
+        let variance = z.sqr()?.mean(0)?.min(0)?.to_scalar::<f64>()?;
+        assert!(mean < 1e-5 && (variance - 1.0).abs() < 1e-2, "mean {mean}, variance {variance}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_width_of_zero_is_refused() {
+        let mut store = ParamStore::new(0, &Device::Cpu);
+        let blocks = crate::projector::barlow_twins(&[8, 0]);
+        let error = Mlp::new(&mut store.scope(Group::Projector).pp("projector"), 4, &blocks).unwrap_err();
+        assert!(error.to_string().contains("projector: a layer of width 0"), "{error}");
+    }
+}
