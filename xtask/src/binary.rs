@@ -1,0 +1,148 @@
+//! Handing a user's command to the release binary.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process;
+
+/// Builds the binary where needed and becomes it. `args` are passed on untouched, the exit code is the binary's.
+///
+/// `--threads N` also sets `RAYON_NUM_THREADS`, which the tensor library reads when it starts.
+pub(crate) fn hand_over(args: &[OsString]) -> Result<ExitCode> {
+    let mut command = Command::new(build()?);
+    command.args(args);
+    if let Some(threads) = threads(args) {
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+    }
+    become_it(command)
+}
+
+#[cfg(unix)]
+fn become_it(mut command: Command) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", PathBuf::from(command.get_program()).display()))
+}
+
+#[cfg(not(unix))]
+fn become_it(mut command: Command) -> Result<ExitCode> {
+    let status = command.status().context("cannot start the diptych binary")?;
+    std::process::exit(status.code().unwrap_or(1))
+}
+
+/// The last well-formed `--threads N` or `--threads=N` before a `--`; the binary itself refuses a malformed one.
+fn threads(args: &[OsString]) -> Option<usize> {
+    let mut found = None;
+    let mut words = args.iter().take_while(|word| *word != "--").peekable();
+    while let Some(word) = words.next() {
+        let value = match word.to_str() {
+            Some("--threads") => words.peek().and_then(|next| next.to_str()),
+            Some(word) => word.strip_prefix("--threads="),
+            None => None,
+        };
+        found = value.and_then(|value| value.parse().ok()).filter(|&n| n > 0).or(found);
+    }
+    found
+}
+
+/// Builds the release binary, saying so only when it takes a while, and returns its path as cargo reports it
+/// (so `CARGO_TARGET_DIR` and cargo's configuration hold).
+fn build() -> Result<PathBuf> {
+    let mut command = process::cargo();
+    command.args(["build", "--quiet", "--release", "--package", "diptych", "--bin", "diptych"]);
+    command.arg("--message-format=json-render-diagnostics");
+    command.arg("--manifest-path").arg(process::root().join("Cargo.toml"));
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let (sender, messages) = channel();
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(|line| line.ok()) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    let executable = follow(&messages);
+    if !child.wait().context("cannot wait for cargo")?.success() {
+        bail!("diptych did not build; cargo's messages are above");
+    }
+    executable.context("cargo built diptych but named no executable")
+}
+
+/// Reads cargo's messages until it ends; returns the executable they name.
+fn follow(messages: &Receiver<String>) -> Option<PathBuf> {
+    let terminal = std::io::stderr().is_terminal();
+    let mut executable = None;
+    let mut compiled = 0;
+    let mut said = false;
+    loop {
+        match messages.recv_timeout(Duration::from_millis(1500)) {
+            Ok(line) => {
+                let message = serde_json::from_str(&line).unwrap_or(Value::Null);
+                compiled += usize::from(message["fresh"] == Value::Bool(false));
+                if said && terminal {
+                    eprint!("\rbuilding diptych ... {compiled} crates ");
+                }
+                executable = executable_of(&message).or(executable);
+            }
+            Err(RecvTimeoutError::Timeout) if !said => {
+                eprint!("building diptych in release mode (the first time takes a few minutes) ...");
+                if !terminal {
+                    eprintln!();
+                }
+                said = true;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if said && terminal {
+        eprintln!();
+    }
+    executable
+}
+
+fn executable_of(message: &Value) -> Option<PathBuf> {
+    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == "diptych";
+    let path = message["executable"].as_str().filter(|_| ours)?;
+    Some(PathBuf::from(OsStr::new(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn threads_are_read_in_both_spellings() {
+        assert_eq!(threads(&words("train --threads 3 --epochs 2")), Some(3));
+        assert_eq!(threads(&words("train --threads=4")), Some(4));
+        assert_eq!(threads(&words("train --threads 3 --threads 1")), Some(1));
+    }
+
+    #[test]
+    fn threads_that_are_malformed_or_behind_two_dashes_are_left_to_the_binary() {
+        for line in ["train", "train --threads", "train --threads zero", "train --threads 0", "train -- --threads 3"] {
+            assert_eq!(threads(&words(line)), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_executable_is_the_one_cargo_names() {
+        let message = |reason: &str, name: &str| serde_json::json!({ "reason": reason, "target": { "name": name }, "executable": "elsewhere/diptych" });
+        assert_eq!(executable_of(&message("compiler-artifact", "diptych")), Some("elsewhere/diptych".into()));
+        assert_eq!(executable_of(&message("compiler-artifact", "build-script")), None);
+        assert_eq!(executable_of(&message("build-finished", "diptych")), None);
+    }
+}

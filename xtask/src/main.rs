@@ -1,0 +1,105 @@
+//! `cargo xtask COMMAND`: the door for users and developers.
+//!
+//! User commands (`train`, `eval`, ...) are handed to the release binary, built first where needed; the others are
+//! the project's habits. This program stays thin: whatever has a tensor in it lives in `crates/`.
+
+mod binary;
+mod checks;
+mod process;
+mod tidy;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Commands of the `diptych` binary, with the line that `cargo xtask --help` shows.
+const USER_COMMANDS: &[(&str, &str)] = &[
+    ("train", "Pretrain a backbone on a folder of images (or on the built-in drawn data set)"),
+    ("eval", "Evaluate a backbone: knn, linear, ..."),
+    ("embed", "Write the features of images to a file"),
+    ("export", "Write a backbone for torchvision and others"),
+    ("import", "Read a backbone that another project trained"),
+    ("preview", "Show the augmented views of images"),
+    ("stats", "Mean and standard deviation of a data set"),
+    ("draw", "Write the built-in data set out as image files"),
+    ("pack", "Pack a folder of images into one file"),
+    ("sweep", "Train several settings, one after another"),
+    ("bench", "Measure speed and memory"),
+    ("doctor", "Look at this machine and say what will work"),
+];
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Habit,
+}
+
+#[derive(Subcommand)]
+enum Habit {
+    /// Build the binary, then run all tests
+    Test {
+        /// Passed to `cargo test --workspace`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Everything that continuous integration runs
+    Validate {
+        /// Leave a step out: test, fmt, clippy, doc, tidy or package
+        #[arg(long, value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(checks::STEPS))]
+        skip: Vec<String>,
+    },
+    /// The house rules: layers, input and output, file heads, links
+    Tidy,
+    /// Make the fixtures of the tests again (needs Python with torch, torchvision and Pillow)
+    Fixtures {
+        /// Python to use; otherwise .venv/bin/python, or python3
+        #[arg(long)]
+        python: Option<OsString>,
+        /// Only scripts whose name contains this
+        filter: Option<String>,
+    },
+    /// Build the documentation of all crates
+    Docs {
+        /// Passed to `cargo doc`, such as --open
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn user_help() -> String {
+    let mut text = String::from("Handed to the diptych binary (built first, in release mode):\n");
+    for (name, about) in USER_COMMANDS {
+        text.push_str(&format!("  {name:<9} {about}\n"));
+    }
+    text
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    // User commands go past clap, so that every argument reaches the binary as it was typed.
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let first = args.first().and_then(|arg| arg.to_str());
+    if USER_COMMANDS.iter().any(|(name, _)| first == Some(name)) {
+        return binary::hand_over(&args);
+    }
+    let done = match Cli::parse().command {
+        Habit::Test { args } => checks::test(&args),
+        Habit::Validate { skip } => checks::validate(&skip),
+        Habit::Tidy => tidy::run(),
+        Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
+        Habit::Docs { args } => checks::docs(&args),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
