@@ -1,0 +1,158 @@
+//! Values and gradients over odd shapes, on every instruction set this machine has, and the errors' words.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::cpu::{self, Geometry, Isa};
+use super::{conv2d, geometry, reference};
+use crate::check::{Array, Tolerance, check_op};
+
+/// The op against seven f64 loops: `x` shape, `[O, kh, kw]`, stride, padding.
+fn check(x: [usize; 4], [o, kh, kw]: [usize; 3], stride: usize, padding: usize) {
+    let inputs = [Array::random(&x, 1), Array::random(&[o, kh, kw, x[3]], 2)];
+    let reference = |at: &[Array]| reference::conv2d(&at[0], &at[1], stride, padding);
+    check_op(&|at| conv2d(&at[0], &at[1], stride, padding), &reference, &inputs, Tolerance::default()).unwrap();
+}
+
+#[test]
+fn three_by_three() {
+    check([2, 4, 5, 3], [5, 3, 3], 1, 1);
+}
+
+#[test]
+fn one_pixel_images() {
+    check([1, 1, 1, 5], [3, 3, 3], 1, 1);
+    check([3, 1, 1, 3], [2, 1, 1], 1, 0);
+}
+
+#[test]
+fn strides_on_odd_sizes() {
+    check([2, 5, 7, 3], [2, 3, 3], 2, 1);
+    check([1, 5, 5, 3], [5, 1, 1], 2, 0);
+    check([1, 4, 6, 2], [3, 1, 1], 3, 0);
+}
+
+#[test]
+fn the_imagenet_stem() {
+    check([1, 9, 7, 1], [2, 7, 7], 2, 3);
+}
+
+#[test]
+fn kernels_that_are_not_square() {
+    check([1, 5, 4, 2], [3, 2, 3], 2, 2);
+}
+
+#[test]
+fn padding_wider_than_the_kernel_reaches() {
+    check([1, 2, 3, 2], [2, 2, 2], 1, 3);
+}
+
+/// The f64 gradients of `sum(dy * conv2d(x, w))`, by the definition: dx and dw of a bilinear map are the map itself
+/// with one argument swapped for unit vectors, summed up here directly.
+fn reference_grads(g: &Geometry, x: &Array, w: &Array, dy: &Array) -> (Vec<f64>, Vec<f64>) {
+    let (mut dx, mut dw) = (vec![0.0; x.data.len()], vec![0.0; w.data.len()]);
+    for (at, dy) in dy.data.iter().enumerate() {
+        let (o, pixel) = (at % g.o, at / g.o);
+        let (n, a, b) = (pixel / (g.oh * g.ow), pixel / g.ow % g.oh, pixel % g.ow);
+        for i in 0..g.kh {
+            for j in 0..g.kw {
+                let (r, q) = ((a * g.stride + i).wrapping_sub(g.padding), (b * g.stride + j).wrapping_sub(g.padding));
+                if r < g.h && q < g.w {
+                    for c in 0..g.c {
+                        let (at, to) = (((n * g.h + r) * g.w + q) * g.c + c, ((o * g.kh + i) * g.kw + j) * g.c + c);
+                        dx[at] += dy * w.data[to];
+                        dw[to] += dy * x.data[at];
+                    }
+                }
+            }
+        }
+    }
+    (dx, dw)
+}
+
+fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1f64, |m, v| m.max(v.abs()));
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        assert!((*g as f64 - e).abs() <= 5e-6 * scale, "{what}: element {i} is {g}, expected {e}");
+    }
+}
+
+fn f32s(x: &Array) -> Vec<f32> {
+    x.data.iter().map(|&v| v as f32).collect()
+}
+
+/// Channels that fill no block, one block, several and a rest; pixels that fill no tile and several.
+#[test]
+fn every_instruction_set_equals_the_reference() {
+    for (x, w, stride, padding) in [
+        ([3, 9, 11, 17], [16, 3, 3, 17], 1, 1),
+        ([2, 13, 12, 8], [70, 3, 3, 8], 2, 1),
+        ([5, 7, 7, 13], [48, 1, 1, 13], 1, 0),
+        ([4, 8, 8, 33], [40, 1, 1, 33], 2, 0),
+        ([2, 20, 20, 3], [64, 7, 7, 3], 2, 3),
+        ([1, 2, 2, 130], [129, 3, 3, 130], 1, 1),
+    ] {
+        let g = geometry(&x, &w, stride, padding).unwrap();
+        let (x, w) = (Array::random(&x, 3), Array::random(&w, 4));
+        let dy = Array::random(&[g.n, g.oh, g.ow, g.o], 5);
+        let y = reference::conv2d(&x, &w, stride, padding);
+        let (dx, dw) = reference_grads(&g, &x, &w, &dy);
+        let (x, w, dy) = (f32s(&x), f32s(&w), f32s(&dy));
+        for isa in [Isa::Portable, Isa::detect()] {
+            assert_near(&format!("{isa:?} y {g:?}"), &cpu::forward(isa, &g, &x, &w), &y.data);
+            assert_near(&format!("{isa:?} dx {g:?}"), &cpu::input_grad(isa, &g, &w, &dy), &dx);
+            assert_near(&format!("{isa:?} dw {g:?}"), &cpu::weight_grad(isa, &g, &x, &dy), &dw);
+        }
+    }
+}
+
+/// The same bits on one thread and on three, for enough pixels that the weight gradient has several chunks.
+#[test]
+fn thread_counts_change_no_bit() {
+    let g = geometry(&[16, 24, 24, 5], &[18, 3, 3, 5], 1, 1).unwrap();
+    let (x, w) = (f32s(&Array::random(&[16, 24, 24, 5], 6)), f32s(&Array::random(&[18, 3, 3, 5], 7)));
+    let dy = f32s(&Array::random(&[16, 24, 24, 18], 8));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            [Isa::Portable, Isa::detect()].map(|isa| {
+                (cpu::forward(isa, &g, &x, &w), cpu::input_grad(isa, &g, &w, &dy), cpu::weight_grad(isa, &g, &x, &dy))
+            })
+        })
+    };
+    assert!(run(1) == run(3));
+}
+
+/// A NaN reaches the outputs whose window holds it and no other; an infinity does too.
+#[test]
+fn nan_and_infinity_pass_through() -> Result<()> {
+    let mut data = vec![1f32; 5 * 5];
+    data[0] = f32::NAN;
+    data[24] = f32::INFINITY;
+    let x = Tensor::from_vec(data, (1, 5, 5, 1), &Device::Cpu)?;
+    let w = Tensor::ones((1, 3, 3, 1), DType::F32, &Device::Cpu)?;
+    let y = conv2d(&x, &w, 1, 1)?.reshape((5, 5))?.to_vec2::<f32>()?;
+    for (i, row) in y.iter().enumerate() {
+        for (j, v) in row.iter().enumerate() {
+            assert_eq!(v.is_nan(), i < 2 && j < 2, "({i}, {j}): {v}");
+            assert_eq!(*v == f32::INFINITY, i > 2 && j > 2, "({i}, {j}): {v}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused_in_words() -> Result<()> {
+    let error = |x: &[usize], w: &[usize], stride| -> Result<String> {
+        let (x, w) = (Tensor::zeros(x, DType::F32, &Device::Cpu)?, Tensor::zeros(w, DType::F32, &Device::Cpu)?);
+        Ok(conv2d(&x, &w, stride, 0).unwrap_err().to_string())
+    };
+    assert!(error(&[1, 3, 8, 8], &[4, 3, 3, 3], 1)?.contains("has 8 channels, the weight [4, 3, 3, 3] expects 3"));
+    assert!(error(&[1, 2, 2, 3], &[4, 3, 3, 3], 1)?.contains("the kernel 3x3 does not fit an image of 2x2"));
+    assert!(error(&[2, 2, 3], &[4, 3, 3, 3], 1)?.contains("x must be [N, H, W, C]"));
+    assert!(error(&[1, 4, 4, 3], &[4, 3, 3, 3], 0)?.contains("a size of 0"));
+    let x = Tensor::zeros((1, 4, 4, 3), DType::F64, &Device::Cpu)?;
+    let error = conv2d(&x, &Tensor::zeros((1, 1, 1, 3), DType::F32, &Device::Cpu)?, 1, 0).unwrap_err().to_string();
+    assert!(error.contains("only f32"), "{error}");
+    Ok(())
+}
