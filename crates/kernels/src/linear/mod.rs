@@ -1,0 +1,169 @@
+//! Fully connected layer, `y = x w^T + bias`, with all of its gradients through the gemm crate.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
+
+use crate::dense::{Dense, input, slice};
+use cpu::Extents;
+
+pub mod cpu;
+#[cfg(test)]
+mod reference;
+
+const NAME: &str = "linear";
+
+/// `y = x w^T + bias`; `x`: `[N, I]`, `w`: `[O, I]` as in PyTorch, `bias`: `[O]`. Returns `[N, O]`.
+///
+/// The same bits whatever the number of threads.
+///
+/// # Errors
+/// If a shape does not fit, an extent is 0, or a tensor is not f32 on the CPU.
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (&[rows, inputs], &[outputs, columns]) = (x.dims(), w.dims()) else {
+        bail!("{NAME}: x has shape {:?} and w {:?}; expected [N, I] and [O, I]", x.dims(), w.dims())
+    };
+    if inputs != columns || rows * inputs * outputs == 0 {
+        bail!("{NAME}: x has shape {:?} and w {:?}; expected [N, I] and [O, I], none of them 0", x.dims(), w.dims())
+    }
+    let (x, w, op) = (input(NAME, "x", x)?, input(NAME, "w", w)?, Linear(Extents { rows, inputs, outputs }));
+    match bias {
+        None => x.apply_op2(&w, op),
+        Some(b) if b.dims() == [outputs] => x.apply_op3(&w, &input(NAME, "bias", b)?, op),
+        Some(b) => bail!("{NAME}: the bias has shape {:?}; w {:?} asks for [{outputs}]", b.dims(), w.dims()),
+    }
+}
+
+struct Linear(Extents);
+
+impl Linear {
+    /// Gradients of x and w, each only if something asks for it.
+    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let values = Dense::new(NAME, dy)?;
+        let mut dx = None;
+        if x.track_op() {
+            let data = cpu::input_gradient(&values, &Dense::new(NAME, w)?, self.0);
+            dx = Some(Tensor::from_vec(data, x.shape(), &Device::Cpu)?);
+        }
+        let mut dw = None;
+        if w.track_op() {
+            let data = cpu::weight_gradient(&values, &Dense::new(NAME, x)?, self.0);
+            dw = Some(Tensor::from_vec(data, w.shape(), &Device::Cpu)?);
+        }
+        Ok((dx, dw))
+    }
+
+    fn shape(&self) -> Shape {
+        (self.0.rows, self.0.outputs).into()
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = cpu::forward(slice(NAME, s1, l1)?, slice(NAME, s2, l2)?, None, self.0);
+        Ok((CpuStorage::F32(y), self.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.gradients(x, w, &dy.contiguous()?)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = cpu::forward(slice(NAME, s1, l1)?, slice(NAME, s2, l2)?, Some(slice(NAME, s3, l3)?), self.0);
+        Ok((CpuStorage::F32(y), self.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (dx, dw) = self.gradients(x, w, &dy)?;
+        let db = cpu::bias_gradient(&Dense::new(NAME, &dy)?, self.0);
+        Ok((dx, dw, Some(Tensor::from_vec(db, bias.shape(), &Device::Cpu)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Array, Tolerance, check_op};
+    use candle_core::Var;
+
+    fn check(rows: usize, inputs: usize, outputs: usize, bias: bool) {
+        let op = |t: &[Tensor]| linear(&t[0], &t[1], t.get(2));
+        let reference = move |a: &[Array]| {
+            let bias = a.get(2).map(|b| b.data.as_slice());
+            Array::new(&[rows, outputs], reference::linear(&a[0].data, &a[1].data, bias, inputs))
+        };
+        let mut all = vec![Array::random(&[rows, inputs], 1), Array::random(&[outputs, inputs], 2)];
+        if bias {
+            all.push(Array::random(&[outputs], 3));
+        }
+        check_op(&op, &reference, &all, Tolerance::default()).unwrap();
+    }
+
+    #[test]
+    fn linear_equals_the_reference() {
+        check(5, 7, 3, true);
+        check(5, 7, 3, false);
+        check(1, 33, 2, true);
+        check(17, 1, 19, true);
+    }
+
+    /// The same bits from 1, 2 and 5 threads, on products large enough for gemm to share them out.
+    #[test]
+    fn the_number_of_threads_changes_nothing() -> Result<()> {
+        for (rows, inputs, outputs) in [(301, 517, 259), (64, 2048, 96), (1030, 128, 128)] {
+            let run = || -> Result<Vec<Vec<u32>>> {
+                let vars = [
+                    Array::random(&[rows, inputs], 1),
+                    Array::random(&[outputs, inputs], 2),
+                    Array::random(&[outputs], 3),
+                ]
+                .map(|a| Var::from_tensor(&a.tensor().unwrap()).unwrap());
+                let y = linear(&vars[0], &vars[1], Some(&vars[2]))?;
+                let grads = y.sqr()?.sum_all()?.backward()?;
+                std::iter::once(&y)
+                    .chain(vars.iter().map(|v| grads.get(v).unwrap()))
+                    .map(|t| Ok(t.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect()))
+                    .collect()
+            };
+            let with = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
+            let one = with(1)?;
+            assert!(one == with(2)?, "2 threads differ from 1 on {rows} x {inputs} x {outputs}");
+            assert!(one == with(5)?, "5 threads differ from 1 on {rows} x {inputs} x {outputs}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_shapes_are_named() -> Result<()> {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
+        let error = linear(&zeros(&[2, 3])?, &zeros(&[4, 2])?, None).unwrap_err().to_string();
+        assert!(error.contains("x has shape [2, 3] and w [4, 2]"), "{error}");
+        let error = linear(&zeros(&[2, 3])?, &zeros(&[4, 3])?, Some(&zeros(&[3])?)).unwrap_err().to_string();
+        assert!(error.contains("the bias has shape [3]"), "{error}");
+        Ok(())
+    }
+}
