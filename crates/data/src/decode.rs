@@ -1,0 +1,120 @@
+//! From the bytes of a file to an 8-bit RGB picture, whatever the file claims to be.
+//!
+//! The format is told by the content, not by the name. Dimensions are read from the header and refused before anything
+//! of their size is allocated. Conversions follow torchvision's `convert("RGB")` where that is sound:
+//!
+//! | in the file | becomes |
+//! | --- | --- |
+//! | gray | three equal channels |
+//! | alpha | dropped: the color below transparent pixels stays as stored, nothing is composited |
+//! | 16 bits | `round(x / 257)`, where Pillow would cut gray off at 255 |
+//! | palette, CMYK and YCCK JPEG | RGB without color management |
+//! | EXIF orientation | applied |
+//! | GIF, animated WebP and PNG, pages of TIFF | the first picture |
+//!
+//! A JPEG that ends before its end marker is an error: decoders would fill the missing part with gray.
+
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use diptych_augment::Image;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::DataError;
+use crate::list::{display, path_bytes};
+
+/// The most pixels a picture may have: 2^27, about 11,500 x 11,500.
+pub const MAX_PIXELS: u64 = 1 << 27;
+/// The most bytes a decoder may allocate for one picture.
+const MAX_ALLOC: u64 = 1 << 30;
+/// The most bytes a file may have.
+const MAX_FILE: u64 = 1 << 29;
+
+/// Decodes the bytes of an image file; `name` is for the error.
+///
+/// # Errors
+/// [`DataError::Decode`] with the reason, if these bytes are not a whole picture of a format that we read, or it has more
+/// than [`MAX_PIXELS`] pixels.
+pub fn decode(name: &str, bytes: &[u8]) -> Result<Image, DataError> {
+    // Decoders are fuzzed, yet a panic in one must not end a run of days.
+    catch_unwind(AssertUnwindSafe(|| decode_any(bytes)))
+        .unwrap_or_else(|_| Err("the decoder panicked on it".into()))
+        .map_err(|reason| DataError::Decode { name: name.to_owned(), reason })
+}
+
+/// Reads and decodes an image file; `name` is for the error, the path without its folder where `None`.
+///
+/// # Errors
+/// As [`decode`]; a file that cannot be read is an image that cannot be decoded.
+pub fn decode_file(path: &Path, name: Option<&str>) -> Result<Image, DataError> {
+    let shown =
+        || name.map_or_else(|| display(&path_bytes(path.file_name().unwrap_or_default().as_ref())), str::to_owned);
+    match read(path) {
+        Ok(bytes) => decode(&shown(), &bytes),
+        Err(reason) => Err(DataError::Decode { name: shown(), reason }),
+    }
+}
+
+/// The file's bytes, never more than [`MAX_FILE`].
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let size = file.metadata().map_err(cannot)?.len();
+    let mut bytes = Vec::with_capacity(size.min(MAX_FILE) as usize + 1);
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    match bytes.len() as u64 {
+        0 => Err("the file is empty (0 bytes)".into()),
+        n if n > MAX_FILE => Err(format!("the file is larger than {} MiB", MAX_FILE >> 20)),
+        _ => Ok(bytes),
+    }
+}
+
+fn decode_any(bytes: &[u8]) -> Result<Image, String> {
+    let format = image::guess_format(bytes)
+        .map_err(|_| "it is no JPEG, PNG, WebP, BMP, TIFF or GIF file, whatever its name says".to_owned())?;
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        return Err("the JPEG data ends before the picture does (truncated file)".into());
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_ALLOC);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MAX_PIXELS {
+        return Err(format!("its header says {width} x {height} pixels, more than the {MAX_PIXELS} that are read"));
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
+    let (width, height) = picture.dimensions();
+    Image::new(width as usize, height as usize, picture.into_raw()).map_err(|error| error.to_string())
+}
+
+/// Whether the marker that ends a JPEG picture is there, outside of its headers (which may hold a whole thumbnail).
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    let mut at = 2;
+    loop {
+        // To the next marker: 0xff and a byte that is neither a stuffed zero, nor fill, nor a restart. Headers are
+        // jumped over by their length; the entropy-coded data after a scan header hold no other marker.
+        let Some(step) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else {
+            return false;
+        };
+        at += step + 1;
+        match bytes.get(at) {
+            None => return false,
+            Some(&END) => return true,
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
+            Some(0xff) => {}
+            Some(_) => {
+                let Some(&[high, low]) = bytes.get(at + 1..at + 3) else { return false };
+                at += 1 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Batches of random views for training: deterministic, in order, ready before they are needed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use diptych_augment::{Image, Recipe, ViewRecipe, normalize_into, view};
+use diptych_nn::{Batch, Views};
+use diptych_random::Stream;
+
+use crate::failures::Failures;
+use crate::pipeline::{Job, Pipeline, Plan};
+use crate::{Cached, DataError, Dataset, MAX_ERROR_SHARE, Sampler, Skipped};
+
+/// Keeps the draws of replacements apart from every other use of the seed.
+const REPLACE: u64 = u64::from_be_bytes(*b"replace\0");
+/// Draws of a replacement before a batch is given up.
+const MAX_DRAWS: usize = 10_000;
+
+/// How to make batches.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// Images per batch.
+    pub batch_size: usize,
+    /// The seed of the run: of the order, of the views and of replacements.
+    pub seed: u64,
+    /// Threads that decode and augment; at least 1. Their number changes the speed, not the batches.
+    pub workers: usize,
+    /// Batches ready or in the making at most, at least 1; each takes `V N S S 3` floats.
+    pub prefetch: usize,
+    /// How the views are made.
+    pub recipe: Recipe,
+    /// Leave out the last images of an epoch that do not fill a batch.
+    pub drop_last: bool,
+    /// The share of unreadable images in [0, 1] above which the stream ends with an error.
+    pub max_error_share: f64,
+    /// Decoded images are kept in memory up to this many bytes; 0 keeps none.
+    pub cache_bytes: usize,
+    /// The global step of the first batch: the stream equals that of step 0 without its first batches.
+    pub start: u64,
+    /// The global step before which the stream ends; `None` never ends.
+    pub end: Option<u64>,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 256,
+            seed: 0,
+            workers: 1,
+            prefetch: 3,
+            recipe: Recipe::default(),
+            drop_last: true,
+            max_error_share: MAX_ERROR_SHARE,
+            cache_bytes: 0,
+            start: 0,
+            end: None,
+        }
+    }
+}
+
+/// A stream of training batches; iterate over it.
+///
+/// The batch of a step is a function of data set, recipe, batch size, seed and step alone. After an error the stream ends.
+/// Dropping it ends its threads.
+///
+/// An image that cannot be decoded is replaced by one drawn from (seed, epoch, index); [`Batch::index`] and the labels
+/// are those of the image that is shown.
+pub struct Loader {
+    pipeline: Pipeline<Training>,
+    job: Arc<Training>,
+    waited: Duration,
+}
+
+impl Loader {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If the recipe or a number of the configuration makes no sense, or the data set is smaller than one batch.
+    pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Result<Self, DataError> {
+        let len = dataset.len();
+        config.recipe.check().map_err(|error| DataError::Invalid(format!("augment: {error}")))?;
+        let views = config.recipe.views();
+        if views.is_empty() {
+            return Err(DataError::Invalid(
+                "augment.views is empty: give one entry per view, such as views = [{}, {}]".into(),
+            ));
+        }
+        if !(0.0..=1.0).contains(&config.max_error_share) {
+            let share = config.max_error_share;
+            return Err(DataError::Invalid(format!("data.max_error_share is {share}, expected a share from 0 to 1")));
+        }
+        check_len(len)?;
+        let sampler = Sampler { len, batch_size: config.batch_size, seed: config.seed, drop_last: config.drop_last };
+        if config.batch_size == 0 {
+            return Err(DataError::Invalid("trainer.batch_size is 0, expected at least 1".into()));
+        }
+        if sampler.steps_per_epoch() == 0 {
+            return Err(DataError::Invalid(format!(
+                "trainer.batch_size is {}, more than the {len} training images: use at most {len}, or more images",
+                config.batch_size
+            )));
+        }
+        let job = Arc::new(Training {
+            sampler,
+            order: Mutex::default(),
+            views,
+            failures: Failures::new(config.max_error_share, len),
+            start: config.start,
+            end: config.end.unwrap_or(u64::MAX),
+            dataset: if config.cache_bytes > 0 { Arc::new(Cached::new(dataset, config.cache_bytes)) } else { dataset },
+        });
+        let pipeline = Pipeline::start(job.clone(), config.workers, config.prefetch)?;
+        Ok(Self { pipeline, job, waited: Duration::ZERO })
+    }
+
+    /// Batches in one epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.job.sampler.steps_per_epoch()
+    }
+
+    /// Seconds that the caller has waited for batches so far, all together.
+    pub fn wait_seconds(&self) -> f64 {
+        self.waited.as_secs_f64()
+    }
+
+    /// The images found unreadable since the last call, each once per loader; for `skipped.log`.
+    pub fn take_skipped(&mut self) -> Vec<Skipped> {
+        self.job.failures.take()
+    }
+
+    /// How many images were found unreadable so far.
+    pub fn skipped(&self) -> usize {
+        self.job.failures.count()
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DataError>;
+
+    /// The next batch; waits for it.
+    fn next(&mut self) -> Option<Self::Item> {
+        let begun = Instant::now();
+        let batch = self.pipeline.next();
+        self.waited += begun.elapsed();
+        batch
+    }
+}
+
+/// Indices are 32 bits wide.
+pub(crate) fn check_len(len: usize) -> Result<(), DataError> {
+    if u32::try_from(len).is_err() {
+        return Err(DataError::Invalid(format!(
+            "{len} images are more than the {} that one data set may have",
+            u32::MAX
+        )));
+    }
+    Ok(())
+}
+
+/// Writes pictures of `size` x `size` into one tensor `[N, size, size, 3]`, normalized.
+pub(crate) fn stack<'a>(
+    images: impl ExactSizeIterator<Item = &'a Image>,
+    size: usize,
+    mean: &[f32; 3],
+    std: &[f32; 3],
+) -> Result<Tensor, DataError> {
+    let n = images.len();
+    let mut data = vec![0f32; n * size * size * 3];
+    for (image, out) in images.zip(data.chunks_exact_mut((size * size * 3).max(1))) {
+        normalize_into(image, mean, std, out);
+    }
+    Tensor::from_vec(data, (n, size, size, 3), &Device::Cpu).map_err(|error| DataError::Worker(error.to_string()))
+}
+
+/// The loader's job.
+struct Training {
+    dataset: Arc<dyn Dataset>,
+    sampler: Sampler,
+    /// The order of the epoch planned last.
+    order: Mutex<Option<(u64, Vec<u32>)>>,
+    views: Vec<ViewRecipe>,
+    failures: Failures,
+    start: u64,
+    end: u64,
+}
+
+/// The views of one image.
+struct Sample {
+    index: u32,
+    label: Option<u32>,
+    views: Vec<Image>,
+}
+
+impl Training {
+    /// Image `index`, or its replacement in this epoch, and where it lies.
+    fn load(&self, epoch: u64, index: u32) -> Result<(u32, Arc<Image>), DataError> {
+        if let Some(image) = self.attempt(index)? {
+            return Ok((index, image));
+        }
+        let mut draws = Stream::keyed(self.sampler.seed, &[REPLACE, epoch, u64::from(index)]);
+        for _ in 0..MAX_DRAWS {
+            let other = draws.below(self.sampler.len as u64) as u32;
+            if let Some(image) = self.attempt(other)? {
+                return Ok((other, image));
+            }
+        }
+        Err(DataError::Invalid(format!(
+            "no readable image found to replace {} in {MAX_DRAWS} draws: are the files images?",
+            self.dataset.name(index as usize)
+        )))
+    }
+
+    /// Image `index`; `None`, and taken note of, if it cannot be decoded.
+    fn attempt(&self, index: u32) -> Result<Option<Arc<Image>>, DataError> {
+        if self.failures.contains(index) {
+            return Ok(None);
+        }
+        match self.dataset.shared(index as usize) {
+            Ok(image) => Ok(Some(image)),
+            Err(error) => self.failures.record(index, error).map(|()| None),
+        }
+    }
+}
+
+impl Job for Training {
+    type Item = Sample;
+    type Out = Batch;
+
+    fn plan(&self, step: u64) -> Option<Plan> {
+        let step = self.start.checked_add(step).filter(|&step| step < self.end)?;
+        let (epoch, batch) = self.sampler.position(step);
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            *order = Some((epoch, self.sampler.order(epoch)));
+        }
+        let indices = order.as_ref().map(|(_, order)| self.sampler.batch(order, batch).to_vec())?;
+        Some(Plan { epoch, indices })
+    }
+
+    fn sample(&self, epoch: u64, index: u32) -> Result<Sample, DataError> {
+        let (shown, image) = self.load(epoch, index)?;
+        let views = self.views.iter().enumerate().map(|(v, recipe)| {
+            // By the index that was to come, so that an image that replaces another gets views of its own.
+            view(&image, recipe, &mut Stream::keyed(self.sampler.seed, &[epoch, u64::from(index), v as u64]))
+        });
+        Ok(Sample { index: shown, label: self.dataset.label(shown as usize), views: views.collect() })
+    }
+
+    fn assemble(&self, samples: Vec<Sample>) -> Result<Batch, DataError> {
+        let views = self.views.iter().enumerate().map(|(v, recipe)| {
+            stack(samples.iter().map(|sample| &sample.views[v]), recipe.size, &recipe.mean, &recipe.std)
+        });
+        Ok(Batch {
+            views: Views(views.collect::<Result<_, _>>()?),
+            labels: samples.iter().map(|sample| sample.label).collect(),
+            index: samples.iter().map(|sample| sample.index).collect(),
+        })
+    }
+}
