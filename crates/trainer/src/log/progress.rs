@@ -106,23 +106,20 @@ fn write_line(text: &str) {
 
 fn bar(start: u64, total: u64, target: ProgressDrawTarget) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), target).with_position(start);
-    let style = ProgressStyle::with_template("{percent:>3} % {bar:24.cyan/blue} {pos}/{len}  {wide_msg}");
+    let style = ProgressStyle::with_template("{bar:16.cyan/blue} {pos}/{len}  {wide_msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"))
 }
 
-/// `epoch 3/20  loss 4.1234  512 images/s  data wait 2 %  1:05 left`
+/// `epoch 3/20  loss 4.1234  1:05 left  512 images/s  data wait 2 %`: what a narrow terminal cuts off comes last.
 fn message(tick: &Tick, epochs: u64, left: Option<Duration>) -> String {
-    let mut text = format!(
-        "epoch {}/{epochs}  loss {:.4}  {:.0} images/s  data wait {:.0} %",
+    let left = left.map_or(String::new(), |left| format!("  {} left", clock(left)));
+    format!(
+        "epoch {}/{epochs}  loss {:.4}{left}  {:.0} images/s  data wait {:.0} %",
         (tick.epoch + 1).min(epochs.max(1)),
         tick.loss,
         tick.images_per_second,
         100.0 * tick.data_wait_share,
-    );
-    if let Some(left) = left {
-        text += &format!("  {} left", clock(left));
-    }
-    text
+    )
 }
 
 /// `0:07`, `12:34`, `3:02:01`, `2d 03:04`: as short as the size allows.
@@ -180,7 +177,7 @@ mod tests {
     #[test]
     fn the_line_says_all_there_is_to_know() {
         let line = message(&TICK, 20, Some(Duration::from_secs(65)));
-        assert_eq!(line, "epoch 3/20  loss 4.1234  512 images/s  data wait 2 %  1:05 left");
+        assert_eq!(line, "epoch 3/20  loss 4.1234  1:05 left  512 images/s  data wait 2 %");
         // After the last step the epoch is not one too many.
         assert!(message(&Tick { epoch: 20, ..TICK }, 20, None).starts_with("epoch 20/20  loss"));
     }
@@ -223,7 +220,8 @@ mod tests {
         let screen = term.contents();
         let lines: Vec<&str> = screen.lines().collect();
         assert_eq!(lines[0], "checkpoint saved", "{screen}");
-        assert!(lines[1].starts_with(" 50 % ━"), "{screen}");
-        assert!(lines[1].contains(" 50/100  epoch 3/20  loss 4.1234  512 images/s  data wait 2 %"), "{screen}");
+        assert!(lines[1].starts_with("━"), "{screen}");
+        assert!(lines[1].contains(" 50/100  epoch 3/20  loss 4.1234  "), "{screen}");
+        assert!(lines[1].trim_end().ends_with(" left  512 images/s  data wait 2 %"), "{screen}");
     }
 }

@@ -2,12 +2,29 @@
 //!
 //! [`ReportData`] is plain data; [`render()`] turns it into a page and [`write`] puts it in place atomically. The page
 //! needs no network, no font and no script; charts are inline SVG, pictures are data URIs within a byte budget.
+//!
+//! Code map: `page` is the frame, `charts` decides which curves make which chart, `chart`, `curve` and `scale` draw
+//! one, `gallery` and `pictures` show images, `map` the embeddings, `html` writes text and numbers, `report.css` is the
+//! look. Every text of the caller goes through `html::escape`, and every list has a limit, so the size is bounded.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+mod chart;
+mod charts;
+mod curve;
+mod gallery;
+mod html;
+mod map;
 mod model;
+mod page;
+mod pictures;
+#[cfg(test)]
+mod sample;
+mod scale;
+#[cfg(test)]
+mod tests;
 
 pub use model::{
     Map, MapPoint, Neighbour, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
@@ -15,8 +32,7 @@ pub use model::{
 
 /// The page, as HTML text of less than 5 MB.
 pub fn render(data: &ReportData) -> String {
-    let _ = data;
-    String::new()
+    page::html(data)
 }
 
 /// Renders the report into `path`, by a temporary file beside it and a rename: a reader never sees half a page.
@@ -24,6 +40,6 @@ pub fn render(data: &ReportData) -> String {
 /// # Errors
 /// If the file can't be written, with the path.
 pub fn write(path: &Path, data: &ReportData) -> Result<()> {
-    let _ = (path, data);
-    Ok(())
+    crate::log::replace_file(path, render(data).as_bytes())
+        .with_context(|| format!("report {}: can't be written", path.display()))
 }

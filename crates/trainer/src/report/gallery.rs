@@ -1,0 +1,122 @@
+//! The picture sections: the views of some images, and the nearest neighbours of some test images.
+
+use super::chart::count;
+use super::html::{escape, minus};
+use super::model::{Neighbour, Query, ReportData, ViewRow};
+use super::page::{class_name, clip};
+use super::pictures::{QUALITIES, Quality, img};
+
+/// Bytes of HTML, pictures included, that the two sections may take together.
+const BUDGET: usize = 3_000_000;
+const MOST_ROWS: usize = 16;
+const MOST_VIEWS: usize = 8;
+const MOST_QUERIES: usize = 12;
+const MOST_NEIGHBOURS: usize = 10;
+
+/// Both sections, each empty without pictures, at the best quality that fits the budget.
+pub(super) fn sections(data: &ReportData) -> [String; 2] {
+    let mut sections = [String::new(), String::new()];
+    for quality in QUALITIES {
+        sections = [views(data, quality), neighbours(data, quality)];
+        if data.images_hidden || sections.iter().map(String::len).sum::<usize>() <= BUDGET {
+            break;
+        }
+    }
+    sections
+}
+
+const HIDDEN: &str = "<p class=\"hidden\">The recipe says <code>report.images = false</code>: no picture of the data \
+                      is in this page.</p>\n";
+
+fn views(data: &ReportData, quality: Quality) -> String {
+    let body = if data.images_hidden {
+        HIDDEN.to_owned()
+    } else if data.views.is_empty() {
+        return String::new();
+    } else {
+        let rows: String = data.views.iter().take(MOST_ROWS).map(|row| view_row(row, quality)).collect();
+        format!("<div class=\"rows\">{rows}</div>\n")
+    };
+    format!(
+        "<section id=\"views\"><h2>Views</h2>\n<p class=\"lead\">The task: views of one image shall get like embeddings, \
+         views of other images unlike ones. Left of the line stands the image, right of it what the augmentation made \
+         of it. You should still see what is in each view, and no color, place or size should give the pair away.</p>\n\
+         {body}</section>\n"
+    )
+}
+
+fn view_row(row: &ViewRow, quality: Quality) -> String {
+    let name = clip(&row.name, 100);
+    let mut out = String::from("<div class=\"row\">");
+    if let Some(original) = &row.original {
+        out += &format!("<span class=\"from\">{}</span>", img(original, &format!("image {name}"), quality));
+    }
+    for (i, view) in row.views.iter().take(MOST_VIEWS).enumerate() {
+        out += &img(view, &format!("view {} of {name}", i + 1), quality);
+    }
+    out + "</div>"
+}
+
+fn neighbours(data: &ReportData, quality: Quality) -> String {
+    if data.neighbours.is_empty() {
+        return String::new();
+    }
+    let queries = &data.neighbours[..data.neighbours.len().min(MOST_QUERIES)];
+    let marks = || queries.iter().flat_map(|query| shown(query).iter().filter_map(|one| is_right(query, one)));
+    let (right, marked) = (marks().filter(|right| *right).count(), marks().count());
+    let score = if marked > 0 {
+        format!(" Here {right} of {} have the right class.", count(marked, "neighbour", "neighbours"))
+    } else {
+        String::new()
+    };
+    let body = if data.images_hidden {
+        HIDDEN.to_owned()
+    } else {
+        let rows: String = queries.iter().map(|query| query_row(query, data, quality)).collect();
+        format!("<div class=\"queries\">{rows}</div>\n")
+    };
+    let marks = if marked > 0 { " ✓ marks the same class, ✗ another." } else { "" };
+    format!(
+        "<section id=\"neighbours\"><h2>Nearest neighbours</h2>\n<p class=\"lead\">A test image, which training has never \
+         seen, and the training images whose features are most like its own (cosine similarity), nearest first.{marks} \
+         Look at what the wrong ones share with the test image: that is what the network has learned to see.{score}\
+         </p>\n{body}</section>\n"
+    )
+}
+
+fn shown(query: &Query) -> &[Neighbour] {
+    &query.neighbours[..query.neighbours.len().min(MOST_NEIGHBOURS)]
+}
+
+fn is_right(query: &Query, neighbour: &Neighbour) -> Option<bool> {
+    Some(query.label? == neighbour.label?)
+}
+
+fn query_row(query: &Query, data: &ReportData, quality: Quality) -> String {
+    let label = |label: Option<u32>| label.map(|label| class_name(&data.class_names, label));
+    let own = label(query.label);
+    let name = clip(&query.name, 100);
+    let alt = format!("test image {name}{}", own.as_ref().map_or(String::new(), |own| format!(", {own}")));
+    let mut out = format!(
+        "<div class=\"query\"><figure class=\"from\">{}<figcaption>{}</figcaption></figure><div class=\"near\">",
+        img(&query.image, &alt, quality),
+        escape(&own.unwrap_or_else(|| "test image".into())),
+    );
+    for (i, neighbour) in shown(query).iter().enumerate() {
+        let similarity = minus(format!("{:.2}", neighbour.similarity));
+        let (class, mark, word) = match is_right(query, neighbour) {
+            Some(true) => (" class=\"right\"", "<b class=\"mark\" aria-hidden=\"true\">✓</b>", ", same class"),
+            Some(false) => (" class=\"wrong\"", "<b class=\"mark\" aria-hidden=\"true\">✗</b>", ", another class"),
+            None => ("", "", ""),
+        };
+        let other = label(neighbour.label).unwrap_or_default();
+        let comma = if other.is_empty() { "" } else { ", " };
+        let alt = format!("neighbour {}: {other}{comma}similarity {similarity}{word}", i + 1);
+        out += &format!(
+            "<figure{class}>{}{mark}<figcaption><span>{}</span>{similarity}</figcaption></figure>",
+            img(&neighbour.image, &alt, quality),
+            escape(&other),
+        );
+    }
+    out + "</div></div>"
+}
