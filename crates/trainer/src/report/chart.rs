@@ -111,19 +111,19 @@ impl Chart<'_> {
 
     fn y_labels(&self, y: &Axis) -> String {
         let label = |(at, text)| format!("<span style=\"top:{:.1}%\">{text}</span>", 100.0 * (1.0 - y.place(at)));
-        y.ticks(4, self.format).into_iter().map(label).collect()
+        y.ticks(6, self.format).into_iter().map(label).collect()
     }
 
     fn x_labels(&self) -> String {
         let label = |(at, text)| format!("<span style=\"left:{:.1}%\">{text}</span>", 100.0 * self.steps.place(at));
-        self.steps.step_ticks(4).into_iter().map(label).collect()
+        self.steps.step_ticks(5).into_iter().map(label).collect()
     }
 
     fn drawing(&self, y: &Axis) -> String {
         let mut out = String::new();
         let height = |at| (1.0 - y.place(at)) * SIDE;
         let grid: String =
-            y.ticks(4, self.format).into_iter().map(|(at, _)| format!("M0 {:.0}H1000", height(at))).collect();
+            y.ticks(6, self.format).into_iter().map(|(at, _)| format!("M0 {:.0}H1000", height(at))).collect();
         out += &format!("<path class=\"grid\" d=\"{grid}\"/>");
         for (i, reference) in self.references.iter().enumerate() {
             if reference.value.is_finite() {

@@ -2,6 +2,7 @@
 
 use super::chart::{Chart, Reference};
 use super::model::{ReportData, Series, SeriesKind};
+use super::page::{clip, upper_first};
 use super::scale::{Axis, Format};
 
 /// Charts of one kind, and lines in one chart: more of either is a mistake that should not make a page of many MB.
@@ -51,11 +52,11 @@ fn kind_html(data: &ReportData, kind: SeriesKind, steps: &Axis) -> String {
     // Each in its own chart: their scales have nothing to do with each other.
     let each = |how: fn(&str) -> &'static str, noisy: bool| -> String {
         let first = series.iter().take(MOST_CHARTS);
-        first.map(|one| chart(&upper_first(&one.name), vec![*one], how(&one.name), noisy)).collect()
+        first.map(|one| chart(&upper_first(&clip(&one.name, 60)), vec![*one], how(&one.name), noisy)).collect()
     };
     match kind {
         SeriesKind::Accuracy => chart(
-            "Accuracy on labelled images",
+            "Accuracy on labeled images",
             series,
             "How often the backbone's features name the right class. Labels are only looked at here: training never \
              sees them. Up is better; the dashed lines are what there was before training.",
@@ -128,9 +129,4 @@ fn geometry(name: &str) -> &'static str {
     } else {
         "A measure of how the embeddings lie."
     }
-}
-
-fn upper_first(name: &str) -> String {
-    let mut chars = name.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }

@@ -32,7 +32,8 @@ pub(super) fn thin_to(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
     thin
 }
 
-/// The curve without its noise: the mean over a centered window of a thirtieth of the points, narrower at the ends.
+/// The curve without its noise: the mean over a centered window of a thirtieth of the points. At the ends the window is
+/// narrower, but not so narrow that the noise is back.
 pub(super) fn smooth(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let reach = points.len() / 60;
     // Sums over the finite values before each point make every window's mean two subtractions.
@@ -42,8 +43,8 @@ pub(super) fn smooth(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
         sums.push(if value.is_finite() { (sum + value, count + 1.0) } else { (sum, count) });
     }
     let mean = |(i, (step, value)): (usize, &(u64, f64))| {
-        let reach = reach.min(i).min(points.len() - 1 - i);
-        let ((low, before), (high, after)) = (sums[i - reach], sums[i + reach + 1]);
+        let reach = reach.min(i.min(points.len() - 1 - i).max(reach / 3));
+        let ((low, before), (high, after)) = (sums[i.saturating_sub(reach)], sums[(i + reach + 1).min(points.len())]);
         (*step, if value.is_finite() { (high - low) / (after - before) } else { f64::NAN })
     };
     points.iter().enumerate().map(mean).collect()
@@ -100,15 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_keeps_lines_and_ends_and_removes_noise() {
+    fn smoothing_keeps_lines_and_removes_noise_to_the_ends() {
         let line: Vec<(u64, f64)> = (0..600).map(|i| (i, 2.0 * i as f64)).collect();
-        for (a, b) in smooth(&line).iter().zip(&line) {
-            assert!((a.1 - b.1).abs() < 1e-6);
+        for (i, (a, b)) in smooth(&line).iter().zip(&line).enumerate() {
+            let bound = if (3..597).contains(&i) { 1e-6 } else { 3.1 };
+            assert!((a.1 - b.1).abs() < bound, "point {i}: {} {}", a.1, b.1);
         }
         let mut noisy: Vec<(u64, f64)> = (0..600).map(|i| (i, if i % 2 == 0 { 1.0 } else { -1.0 })).collect();
         noisy[300].1 = f64::NAN;
         let calm = smooth(&noisy);
         assert!(calm[300].1.is_nan());
-        assert!(calm[20..280].iter().all(|point| point.1.abs() < 0.2));
+        assert!(calm[..300].iter().all(|point| point.1.abs() < 0.3));
     }
 }

@@ -1,8 +1,8 @@
-//! The picture sections: the views of some images, and the nearest neighbours of some test images.
+//! The picture sections: the views of some images, and the nearest neighbors of some test images.
 
 use super::chart::count;
 use super::html::{escape, minus};
-use super::model::{Neighbour, Query, ReportData, ViewRow};
+use super::model::{Neighbor, Query, ReportData, ViewRow};
 use super::page::{class_name, clip};
 use super::pictures::{QUALITIES, Quality, img};
 
@@ -11,13 +11,13 @@ const BUDGET: usize = 3_000_000;
 const MOST_ROWS: usize = 16;
 const MOST_VIEWS: usize = 8;
 const MOST_QUERIES: usize = 12;
-const MOST_NEIGHBOURS: usize = 10;
+const MOST_NEIGHBORS: usize = 10;
 
 /// Both sections, each empty without pictures, at the best quality that fits the budget.
 pub(super) fn sections(data: &ReportData) -> [String; 2] {
     let mut sections = [String::new(), String::new()];
     for quality in QUALITIES {
-        sections = [views(data, quality), neighbours(data, quality)];
+        sections = [views(data, quality), neighbors(data, quality)];
         if data.images_hidden || sections.iter().map(String::len).sum::<usize>() <= BUDGET {
             break;
         }
@@ -57,15 +57,15 @@ fn view_row(row: &ViewRow, quality: Quality) -> String {
     out + "</div>"
 }
 
-fn neighbours(data: &ReportData, quality: Quality) -> String {
-    if data.neighbours.is_empty() {
+fn neighbors(data: &ReportData, quality: Quality) -> String {
+    if data.neighbors.is_empty() {
         return String::new();
     }
-    let queries = &data.neighbours[..data.neighbours.len().min(MOST_QUERIES)];
+    let queries = &data.neighbors[..data.neighbors.len().min(MOST_QUERIES)];
     let marks = || queries.iter().flat_map(|query| shown(query).iter().filter_map(|one| is_right(query, one)));
     let (right, marked) = (marks().filter(|right| *right).count(), marks().count());
     let score = if marked > 0 {
-        format!(" Here {right} of {} have the right class.", count(marked, "neighbour", "neighbours"))
+        format!(" Here {right} of {} have the right class.", count(marked, "neighbor", "neighbors"))
     } else {
         String::new()
     };
@@ -77,19 +77,19 @@ fn neighbours(data: &ReportData, quality: Quality) -> String {
     };
     let marks = if marked > 0 { " ✓ marks the same class, ✗ another." } else { "" };
     format!(
-        "<section id=\"neighbours\"><h2>Nearest neighbours</h2>\n<p class=\"lead\">A test image, which training has never \
+        "<section id=\"neighbors\"><h2>Nearest neighbors</h2>\n<p class=\"lead\">A test image, which training has never \
          seen, and the training images whose features are most like its own (cosine similarity), nearest first.{marks} \
          Look at what the wrong ones share with the test image: that is what the network has learned to see.{score}\
          </p>\n{body}</section>\n"
     )
 }
 
-fn shown(query: &Query) -> &[Neighbour] {
-    &query.neighbours[..query.neighbours.len().min(MOST_NEIGHBOURS)]
+fn shown(query: &Query) -> &[Neighbor] {
+    &query.neighbors[..query.neighbors.len().min(MOST_NEIGHBORS)]
 }
 
-fn is_right(query: &Query, neighbour: &Neighbour) -> Option<bool> {
-    Some(query.label? == neighbour.label?)
+fn is_right(query: &Query, neighbor: &Neighbor) -> Option<bool> {
+    Some(query.label? == neighbor.label?)
 }
 
 fn query_row(query: &Query, data: &ReportData, quality: Quality) -> String {
@@ -102,19 +102,19 @@ fn query_row(query: &Query, data: &ReportData, quality: Quality) -> String {
         img(&query.image, &alt, quality),
         escape(&own.unwrap_or_else(|| "test image".into())),
     );
-    for (i, neighbour) in shown(query).iter().enumerate() {
-        let similarity = minus(format!("{:.2}", neighbour.similarity));
-        let (class, mark, word) = match is_right(query, neighbour) {
+    for (i, neighbor) in shown(query).iter().enumerate() {
+        let similarity = minus(format!("{:.2}", neighbor.similarity));
+        let (class, mark, word) = match is_right(query, neighbor) {
             Some(true) => (" class=\"right\"", "<b class=\"mark\" aria-hidden=\"true\">✓</b>", ", same class"),
             Some(false) => (" class=\"wrong\"", "<b class=\"mark\" aria-hidden=\"true\">✗</b>", ", another class"),
             None => ("", "", ""),
         };
-        let other = label(neighbour.label).unwrap_or_default();
+        let other = label(neighbor.label).unwrap_or_default();
         let comma = if other.is_empty() { "" } else { ", " };
-        let alt = format!("neighbour {}: {other}{comma}similarity {similarity}{word}", i + 1);
+        let alt = format!("neighbor {}: {other}{comma}similarity {similarity}{word}", i + 1);
         out += &format!(
             "<figure{class}>{}{mark}<figcaption><span>{}</span>{similarity}</figcaption></figure>",
-            img(&neighbour.image, &alt, quality),
+            img(&neighbor.image, &alt, quality),
             escape(&other),
         );
     }

@@ -25,8 +25,8 @@ pub(super) fn section(data: &ReportData) -> String {
     let every = finite.len().div_ceil(MOST_POINTS);
     let points: Vec<MapPoint> = finite.into_iter().step_by(every).collect();
     let classes = classes(&points);
-    let labelled = !classes.is_empty();
-    let how = if labelled {
+    let labeled = !classes.is_empty();
+    let how = if labeled {
         "Each dot is one image; like images lie together. Labels only give the color: training never sees them. Two \
          directions out of many show only part of it: classes that overlap here may well be apart in the others. Point \
          at a class in the list to see it alone."
@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-/// A color's place in the lists: 0 is unlabelled or other, `color + 1` a class.
+/// A color's place in the lists: 0 is unlabeled or other, `color + 1` a class.
 fn slot(point: &MapPoint, classes: &BTreeMap<u32, usize>) -> usize {
     point.label.and_then(|label| classes.get(&label)).map_or(0, |color| color + 1)
 }

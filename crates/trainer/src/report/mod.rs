@@ -27,7 +27,7 @@ mod scale;
 mod tests;
 
 pub use model::{
-    Map, MapPoint, Neighbour, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
+    Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
 };
 
 /// The page, as HTML text of less than 5 MB.

@@ -24,8 +24,8 @@ pub struct ReportData {
     pub embedding_dim: Option<usize>,
     /// Images with the views made of them.
     pub views: Vec<ViewRow>,
-    /// Test images with their nearest neighbours.
-    pub neighbours: Vec<Query>,
+    /// Test images with their nearest neighbors.
+    pub neighbors: Vec<Query>,
     /// The 2-d map of embeddings.
     pub map: Option<Map>,
     /// Class names by label; empty without labels. A label beyond the list is shown by its number.
@@ -79,7 +79,7 @@ impl Default for Status {
 /// The numbers of the cards on top; accuracies are fractions in [0, 1]. What is `None` or not finite gets no card.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Neighbours that vote in the online kNN; 0 is read as 20.
+    /// Neighbors that vote in the online kNN; 0 is read as 20.
     pub knn_k: usize,
     /// The latest kNN top-1 accuracy of the backbone.
     pub knn: Option<f64>,
@@ -118,7 +118,7 @@ pub enum SeriesKind {
     LossPart,
     /// The learning rate.
     LearningRate,
-    /// An accuracy on labelled images, as a fraction: kNN or linear top-1.
+    /// An accuracy on labeled images, as a fraction: kNN or linear top-1.
     Accuracy,
     /// The embedding's standard deviation, drawn with the line 1/sqrt(d).
     EmbeddingStd,
@@ -187,7 +187,7 @@ pub struct ViewRow {
     pub views: Vec<Picture>,
 }
 
-/// A test image and its nearest neighbours among the training images.
+/// A test image and its nearest neighbors among the training images.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     /// The image's name, for the alternative text.
@@ -196,13 +196,13 @@ pub struct Query {
     pub image: Picture,
     /// Its label, if any.
     pub label: Option<u32>,
-    /// Its neighbours, nearest first.
-    pub neighbours: Vec<Neighbour>,
+    /// Its neighbors, nearest first.
+    pub neighbors: Vec<Neighbor>,
 }
 
-/// One neighbour of a test image. It is marked right or wrong when both have labels.
+/// One neighbor of a test image. It is marked right or wrong when both have labels.
 #[derive(Clone, Debug, Default)]
-pub struct Neighbour {
+pub struct Neighbor {
     /// The image.
     pub image: Picture,
     /// Its label, if any.

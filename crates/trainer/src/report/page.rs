@@ -14,7 +14,7 @@ const MOST_RECIPE: usize = 200_000;
 
 /// The whole page.
 pub(super) fn html(data: &ReportData) -> String {
-    let [views, neighbours] = gallery::sections(data);
+    let [views, neighbors] = gallery::sections(data);
     let curves = charts::section(data);
     let map = map::section(data);
     let recipe = recipe(data);
@@ -22,7 +22,7 @@ pub(super) fn html(data: &ReportData) -> String {
     let sections = [
         ("curves", "Curves", &curves),
         ("views", "Views", &views),
-        ("neighbours", "Neighbours", &neighbours),
+        ("neighbors", "Neighbors", &neighbors),
         ("map", "Map", &map),
         ("run", "Run", &tables),
         ("recipe", "Recipe", &recipe),
@@ -50,6 +50,12 @@ pub(super) fn html(data: &ReportData) -> String {
         notes(data),
         if data.written.is_empty() { String::new() } else { format!(" on {}", escape(&clip(&data.written, 100))) },
     )
+}
+
+/// `data wait` as `Data wait`.
+pub(super) fn upper_first(name: &str) -> String {
+    let mut chars = name.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Text of at most `most` characters.
@@ -120,11 +126,15 @@ fn card(class: &str, name: &str, number: &str, more: &str) -> String {
     format!("<div class=\"card{class}\"><h2>{name}</h2><p class=\"number\">{number}</p>{more}</div>\n")
 }
 
+fn hero(name: &str, number: &str, below: &str, bars: &str) -> String {
+    format!("<div class=\"card hero\"><div><h2>{name}</h2><p class=\"number\">{number}</p>{below}</div>{bars}</div>\n")
+}
+
 fn cards(data: &ReportData) -> String {
     let summary = &data.summary;
     let finite = |number: Option<f64>| number.filter(|number| number.is_finite());
     let note = |text: String| if text.is_empty() { text } else { format!("<p class=\"note\">{text}</p>") };
-    let mut out = String::new();
+    let (mut heroes, mut out) = (String::new(), String::new());
     if let Some(knn) = finite(summary.knn) {
         let k = if summary.knn_k == 0 { 20 } else { summary.knn_k };
         let chance = (data.class_names.len() > 1).then(|| 1.0 / data.class_names.len() as f64);
@@ -136,11 +146,11 @@ fn cards(data: &ReportData) -> String {
         ];
         let best = finite(summary.best_knn).filter(|best| *best > knn + 5e-4);
         let best = best.map_or(String::new(), |best| format!("best of the run {}", percent(best)));
-        out += &card(" hero", &format!("{k}-NN accuracy"), &percent(knn), &(bars(&rows) + &note(best)));
+        heroes += &hero(&format!("{k}-NN accuracy"), &percent(knn), &note(best), &bars(&rows));
     }
     if let Some(linear) = finite(summary.linear) {
         let rows = [("this run", Some(linear), true), ("random backbone", summary.random_linear, false)];
-        out += &card(" hero", "Linear probe accuracy", &percent(linear), &bars(&rows));
+        heroes += &hero("Linear probe accuracy", &percent(linear), "", &bars(&rows));
     }
     if let Some(loss) = finite(summary.loss) {
         out += &card("", "Loss", &value(loss), "");
@@ -167,7 +177,10 @@ fn cards(data: &ReportData) -> String {
         let more = note("could not be decoded and were replaced".into());
         out += &card(" warn", "Images skipped", &thousands(data.skipped_images), &more);
     }
-    if out.is_empty() { out } else { format!("<div class=\"cards\">\n{out}</div>\n") }
+    let wrap = |class: &str, html: String| {
+        if html.is_empty() { html } else { format!("<div class=\"{class}\">\n{html}</div>\n") }
+    };
+    wrap("heroes", heroes) + &wrap("cards", out)
 }
 
 fn notes(data: &ReportData) -> String {
@@ -191,7 +204,7 @@ fn notes(data: &ReportData) -> String {
 fn tables(data: &ReportData) -> String {
     let table = |caption: &str, rows: &[(String, String)]| {
         let row = |(name, text): &(String, String)| {
-            let (name, text) = (escape(&clip(name, 200)), escape(&clip(text, 2000)));
+            let (name, text) = (escape(&upper_first(&clip(name, 200))), escape(&clip(text, 2000)));
             format!("<tr><th scope=\"row\">{name}</th><td>{text}</td></tr>")
         };
         let body: String = rows.iter().take(100).map(row).collect();

@@ -1,7 +1,7 @@
 //! Made-up but lifelike data for the tests and for looking at the page.
 
 use super::model::{
-    Map, MapPoint, Neighbour, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
+    Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
 };
 
 /// A small generator, good enough for pictures.
@@ -106,13 +106,13 @@ fn series(noise: &mut Noise) -> Vec<Series> {
 fn queries(noise: &mut Noise) -> Vec<Query> {
     let query = |i: u32| {
         let label = i * 3 % 10;
-        let neighbours = (0..8)
+        let neighbors = (0..8)
             .map(|j| {
                 let other = if noise.uniform() < 0.2 { (label + 1) % 10 } else { label };
-                Neighbour { image: picture(other, 32, noise), label: Some(other), similarity: 0.97 - 0.021 * j as f32 }
+                Neighbor { image: picture(other, 32, noise), label: Some(other), similarity: 0.97 - 0.021 * j as f32 }
             })
             .collect();
-        Query { name: format!("test/{i:05}.png"), image: picture(label, 32, noise), label: Some(label), neighbours }
+        Query { name: format!("test/{i:05}.png"), image: picture(label, 32, noise), label: Some(label), neighbors }
     };
     (0..8).map(query).collect()
 }
@@ -163,7 +163,7 @@ pub(super) fn running() -> ReportData {
                 views: (0..2).map(|_| picture(i, 32, &mut noise)).collect(),
             })
             .collect(),
-        neighbours: queries(&mut noise),
+        neighbors: queries(&mut noise),
         map: Some(map(&mut noise)),
         class_names: CLASSES.map(String::from).to_vec(),
         images_hidden: false,
