@@ -141,3 +141,54 @@ impl Default for ViewRecipe {
         Recipe::default().shared()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_and_missing_keys_are_simclrs() {
+        let text = r#"
+            size = 32
+            interpolation = "bilinear"
+            blur = 0
+            views = [{ blur = 1.0 }, { hue = 0.1, solarize = 0.2 }]
+        "#;
+        let recipe: Recipe = toml::from_str(text).unwrap();
+        recipe.check().unwrap();
+        let expected = ViewRecipe { interpolation: Interpolation::Bilinear, blur: 0.0, ..Recipe::simclr(32).shared() };
+        let views = recipe.views();
+        assert_eq!(views[0], ViewRecipe { blur: 1.0, ..expected.clone() });
+        assert_eq!(views[1], ViewRecipe { hue: 0.1, solarize: 0.2, ..expected });
+    }
+
+    #[test]
+    fn a_recipe_survives_its_text() {
+        for recipe in [Recipe::simclr(224), Recipe::byol(32), Recipe::mocov2(96)] {
+            let text = toml::to_string(&recipe).unwrap();
+            assert_eq!(toml::from_str::<Recipe>(&text).unwrap(), recipe, "{text}");
+        }
+        let view = Recipe::byol(32).views().remove(1);
+        assert_eq!(toml::from_str::<ViewRecipe>(&toml::to_string(&view).unwrap()).unwrap(), view);
+    }
+
+    /// Every key of the table is there in the text, so that a merged recipe hides no default.
+    #[test]
+    fn the_text_holds_every_key() {
+        let text = toml::to_string(&Recipe::default()).unwrap();
+        assert_eq!(Recipe::KEYS.len(), 17);
+        for key in Recipe::KEYS {
+            assert!(text.contains(&format!("{key} = ")), "{key} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_with_the_known_ones() {
+        for text in ["color_jitter = 0.5", "views = [{ color_jitter = 0.5 }]"] {
+            let error = toml::from_str::<Recipe>(text).unwrap_err().to_string();
+            assert!(error.contains("unknown field `color_jitter`, expected one of `size`, `crop_scale`"), "{error}");
+        }
+        let error = toml::from_str::<Recipe>("interpolation = \"lanczos\"").unwrap_err().to_string();
+        assert!(error.contains("unknown variant `lanczos`, expected `bilinear` or `bicubic`"), "{error}");
+    }
+}

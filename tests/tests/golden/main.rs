@@ -1,0 +1,3 @@
+//! Values against independent references; each module names the script in `tests/fixtures` that made its numbers.
+
+mod augment;
