@@ -1,0 +1,24 @@
+//! SGD, LARS, schedules and parameter groups, equal to the published codes.
+//!
+//! The learning rate is an argument of [`Optimizer::step`] and schedules are pure functions of the step, so nothing but
+//! the momentum buffers has to be kept to resume. Which parameters decay, adapt or learn at another rate goes by their
+//! role and group, never by their name or number of dimensions.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod groups;
+mod lars;
+mod optimizer;
+mod schedule;
+mod sgd;
+#[cfg(test)]
+mod tests;
+mod variant;
+
+pub use config::{Algorithm, ConfigError, LrScaling, OptimConfig, ScheduleKind, build};
+pub use groups::{Decay, GroupLr, Rules, Treatment, describe};
+pub use lars::Lars;
+pub use optimizer::{Optimizer, first_non_finite};
+pub use schedule::{Constant, Milestones, Schedule, WarmupCosine};
+pub use sgd::Sgd;
+pub use variant::Variant;
