@@ -46,8 +46,8 @@ pub struct LarsStep {
     pub momentum: f64,
     /// Weight decay, added to the gradient before the ratio is applied.
     pub weight_decay: f64,
-    /// Trust coefficient eta.
-    pub eta: f64,
+    /// Trust coefficient eta; `None` for a parameter that is not adapted: q is 1.
+    pub eta: Option<f64>,
     /// Which norm the ratio divides by.
     pub ratio: Ratio,
     /// Whether q becomes `min(q / lr, 1)`, so that the layer's rate is never above `lr` (LARC).
@@ -79,23 +79,21 @@ pub fn sgd_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &SgdStep) -> Re
 /// dp = g + wd w;  dp *= q;  b = mu b + dp;  w -= lr b     or, with the rate inside,  b = mu b + lr q dp;  w -= b
 /// ```
 ///
-/// See [`Ratio`] for q. Norms are summed in f64. For parameters that neither decay nor adapt, use [`sgd_step`] with a
-/// decay of 0.
+/// See [`Ratio`] for q. Norms are summed in f64. A parameter that neither decays nor adapts has a decay of 0 and no eta.
 ///
 /// # Errors
 /// As [`sgd_step`].
 pub fn lars_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &LarsStep) -> Result<()> {
     let &LarsStep { lr, momentum, weight_decay, eta, ratio, clip, lr_in_momentum } = step;
     let (inside, outside) = if lr_in_momentum { (lr, 1.0) } else { (1.0, lr) };
-    let rule = |[w, g, both]: [f64; 3]| {
-        let limit = |q: f64| if clip { (q / lr).min(1.0) } else { q };
-        let (scale, decay) = match ratio {
-            Ratio::Joint if w > 0.0 && both > 0.0 => (limit(eta * w / both), weight_decay),
-            Ratio::Joint => (1.0, weight_decay),
-            Ratio::Sum if w > 0.0 && g > 0.0 => (limit(eta * w / (g + weight_decay * w + 1e-8)), weight_decay),
-            Ratio::Sum => (1.0, 0.0),
-        };
-        Rule { decay, scale, momentum, nesterov: false, inside, outside }
+    let rule = move |scale, decay| Rule { decay, scale, momentum, nesterov: false, inside, outside };
+    let Some(eta) = eta else { return update("lars", w, g, buffer, momentum, |_: ()| rule(1.0, weight_decay)) };
+    let limit = |q: f64| if clip { (q / lr).min(1.0) } else { q };
+    let rule = |[w, g, both]: [f64; 3]| match ratio {
+        Ratio::Joint if w > 0.0 && both > 0.0 => rule(limit(eta * w / both), weight_decay),
+        Ratio::Joint => rule(1.0, weight_decay),
+        Ratio::Sum if w > 0.0 && g > 0.0 => rule(limit(eta * w / (g + weight_decay * w + 1e-8)), weight_decay),
+        Ratio::Sum => rule(1.0, 0.0),
     };
     update("lars", w, g, buffer, momentum, Norms { decay: weight_decay, rule })
 }

@@ -17,24 +17,18 @@ pub fn lars(w: &mut [f64], g: &[f64], buffer: &mut [f64], step: &LarsStep) {
     let decay = step.weight_decay;
     let decayed: Vec<f64> = w.iter().zip(g).map(|(w, g)| g + decay * w).collect();
     let (mut update, mut q) = (decayed.clone(), 1.0);
-    match step.ratio {
-        Ratio::Joint => {
-            if norm(w) > 0.0 && norm(&decayed) > 0.0 {
-                q = step.eta * norm(w) / norm(&decayed);
-                if step.clip {
-                    q = (q / step.lr).min(1.0);
-                }
+    if let Some(eta) = step.eta {
+        let (divisor, norms_are_positive) = match step.ratio {
+            Ratio::Joint => (norm(&decayed), norm(w) > 0.0 && norm(&decayed) > 0.0),
+            Ratio::Sum => (norm(g) + decay * norm(w) + 1e-8, norm(w) > 0.0 && norm(g) > 0.0),
+        };
+        if norms_are_positive {
+            q = eta * norm(w) / divisor;
+            if step.clip {
+                q = (q / step.lr).min(1.0);
             }
-        }
-        Ratio::Sum => {
-            if norm(w) > 0.0 && norm(g) > 0.0 {
-                q = step.eta * norm(w) / (norm(g) + decay * norm(w) + 1e-8);
-                if step.clip {
-                    q = (q / step.lr).min(1.0);
-                }
-            } else {
-                update = g.to_vec();
-            }
+        } else if step.ratio == Ratio::Sum {
+            update = g.to_vec();
         }
     }
     for ((w, dp), b) in w.iter_mut().zip(&update).zip(buffer) {

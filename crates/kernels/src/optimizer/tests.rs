@@ -50,7 +50,7 @@ const LARS: LarsStep = LarsStep {
     lr: 0.3,
     momentum: 0.9,
     weight_decay: 0.05,
-    eta: 0.02,
+    eta: Some(0.02),
     ratio: Ratio::Joint,
     clip: false,
     lr_in_momentum: false,
@@ -70,6 +70,8 @@ fn lars_equals_the_reference_in_every_variant() {
     check_lars(LarsStep { clip: true, ..LARS });
     check_lars(LarsStep { clip: true, ratio: Ratio::Sum, lr: 1e-3, ..LARS });
     check_lars(LarsStep { lr_in_momentum: true, ..LARS });
+    check_lars(LarsStep { eta: None, weight_decay: 0.0, ..LARS });
+    check_lars(LarsStep { eta: None, lr_in_momentum: true, ..LARS });
 }
 
 /// A zero weight moves by the plain gradient; a zero gradient leaves the decay to `Joint` and nothing to `Sum`.
