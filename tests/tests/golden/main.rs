@@ -1,3 +1,6 @@
 //! Values against independent references; each module names the script in `tests/fixtures` that made its numbers.
 
 mod augment;
+mod losses;
+mod metrics;
+mod optim;

@@ -1,0 +1,27 @@
+//! Measures of embeddings: functions of features `[M, F]` and labels, without state and without IO.
+//!
+//! | what | function |
+//! | --- | --- |
+//! | classes of the nearest neighbors | [`knn`], [`nearest`] |
+//! | agreement with labels | [`accuracy()`], [`mean_per_class_accuracy`], [`top_k_accuracy`], [`confusion`] |
+//! | geometry on the sphere | [`alignment`], [`uniformity`], [`embedding_std`] |
+//! | dimensions in use | [`effective_rank`], [`singular_values`], [`pca`] |
+//!
+//! Every function is deterministic, whatever the number of threads. Features may be of any floating type; they are read as f32.
+#![doc = include_str!("../README.md")]
+
+mod accuracy;
+mod eigen;
+mod geometry;
+mod knn;
+mod matrix;
+mod pca;
+mod spectrum;
+#[cfg(test)]
+mod testing;
+
+pub use accuracy::{accuracy, confusion, mean_per_class_accuracy, top_k_accuracy};
+pub use geometry::{alignment, embedding_std, uniformity};
+pub use knn::{Knn, knn, nearest};
+pub use pca::{Pca, pca};
+pub use spectrum::{effective_rank, singular_values};
