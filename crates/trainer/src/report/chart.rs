@@ -48,7 +48,7 @@ impl Chart<'_> {
         }
         let outside = finite().filter(|point| point.1 < y.low || point.1 > y.high).count();
         let note = if outside > 0 {
-            format!(" {} outside the picture are drawn at its edge.", count(outside, "value", "values"))
+            format!(" {} outside the picture, drawn at its edge.", count(outside, "value", "values"))
         } else {
             String::new()
         };

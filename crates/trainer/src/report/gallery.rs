@@ -51,10 +51,11 @@ fn view_row(row: &ViewRow, quality: Quality) -> String {
     if let Some(original) = &row.original {
         out += &format!("<span class=\"from\">{}</span>", img(original, &format!("image {name}"), quality));
     }
+    out += "<div class=\"made\">";
     for (i, view) in row.views.iter().take(MOST_VIEWS).enumerate() {
         out += &img(view, &format!("view {} of {name}", i + 1), quality);
     }
-    out + "</div>"
+    out + "</div></div>"
 }
 
 fn neighbors(data: &ReportData, quality: Quality) -> String {
@@ -69,18 +70,19 @@ fn neighbors(data: &ReportData, quality: Quality) -> String {
     } else {
         String::new()
     };
-    let body = if data.images_hidden {
-        HIDDEN.to_owned()
+    let (marks, body) = if data.images_hidden {
+        (String::new(), HIDDEN.to_owned())
     } else {
         let rows: String = queries.iter().map(|query| query_row(query, data, quality)).collect();
-        format!("<div class=\"queries\">{rows}</div>\n")
+        let marks = if marked > 0 { " ✓ marks the same class, ✗ another." } else { "" };
+        let look =
+            " Look at what the wrong ones share with the test image: that is what the network has learned to see.";
+        (format!("{marks}{look}"), format!("<div class=\"queries\">{rows}</div>\n"))
     };
-    let marks = if marked > 0 { " ✓ marks the same class, ✗ another." } else { "" };
     format!(
         "<section id=\"neighbors\"><h2>Nearest neighbors</h2>\n<p class=\"lead\">A test image, which training has never \
-         seen, and the training images whose features are most like its own (cosine similarity), nearest first.{marks} \
-         Look at what the wrong ones share with the test image: that is what the network has learned to see.{score}\
-         </p>\n{body}</section>\n"
+         seen, and the training images whose features are most like its own (cosine similarity), nearest first.{marks}\
+         {score}</p>\n{body}</section>\n"
     )
 }
 
@@ -103,7 +105,11 @@ fn query_row(query: &Query, data: &ReportData, quality: Quality) -> String {
         escape(&own.unwrap_or_else(|| "test image".into())),
     );
     for (i, neighbor) in shown(query).iter().enumerate() {
-        let similarity = minus(format!("{:.2}", neighbor.similarity));
+        let similarity = if neighbor.similarity.is_finite() {
+            minus(format!("{:.2}", neighbor.similarity))
+        } else {
+            "not a number".into()
+        };
         let (class, mark, word) = match is_right(query, neighbor) {
             Some(true) => (" class=\"right\"", "<b class=\"mark\" aria-hidden=\"true\">✓</b>", ", same class"),
             Some(false) => (" class=\"wrong\"", "<b class=\"mark\" aria-hidden=\"true\">✗</b>", ", another class"),

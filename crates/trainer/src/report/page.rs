@@ -89,7 +89,7 @@ fn header(data: &ReportData, title: &str) -> String {
         Status::Finished { step } => ("finished", "finished", *step, *step),
         Status::Stopped { step, total, .. } => ("stopped", "stopped", *step, *total),
     };
-    let of = if class == "finished" { String::new() } else { format!(" of {}", thousands(total)) };
+    let of = if class == "finished" || total == 0 { String::new() } else { format!(" of {}", thousands(total)) };
     let mut status = format!("<p class=\"status {class}\"><b>{word}</b><span>step {}{of}</span></p>", thousands(step));
     if class != "finished" && total > 0 {
         let share = 100.0 * step.min(total) as f64 / total as f64;

@@ -40,19 +40,18 @@ impl Axis {
             let reach = 1.5 * (top - bottom);
             (low, high) = (low.max(bottom - reach), high.min(top + reach));
         }
-        if from_zero && low >= 0.0 {
+        let from_zero = from_zero && low >= 0.0;
+        if from_zero {
             low = 0.0;
         }
         if high <= low {
             // Flat: a window around it. The size of the value bounds what can be told apart in f64.
-            let half = (low.abs() * 0.1).max(1e-12);
+            let half = if high == 0.0 { 1.0 } else { (high.abs() * 0.1).max(1e-12) };
             (low, high) = (low - half, high + half);
-            if low < 0.0 && from_zero {
-                low = 0.0;
-            }
+            low = if from_zero { 0.0 } else { low };
         }
         let air = 0.06 * (high - low);
-        let low = if from_zero && low == 0.0 { 0.0 } else { low - air };
+        let low = if from_zero { 0.0 } else { low - air };
         Axis { low, high: high + air }
     }
 
