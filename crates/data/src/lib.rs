@@ -1,7 +1,4 @@
-//! Image data sets, a drawn one among them, and a deterministic, prefetching loader.
-//!
-//! [`open`] turns what a user gives as data (a folder, a file, a name) into [`Splits`]; a [`Dataset`] hands out single
-//! decoded images; a [`Loader`] makes batches of random views of them.
+#![doc = include_str!("../README.md")]
 
 mod binary;
 mod cache;
@@ -18,6 +15,7 @@ mod open;
 mod pipeline;
 mod sampler;
 pub mod synthetic;
+mod write;
 
 pub use binary::BinaryImages;
 pub use cache::Cached;
@@ -31,3 +29,4 @@ pub use folder::ImageFolder;
 pub use loader::{Loader, LoaderConfig};
 pub use open::{OpenOptions, open};
 pub use sampler::Sampler;
+pub use write::{FileFormat, FileLayout, write_folder};

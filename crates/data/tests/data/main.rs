@@ -1,0 +1,7 @@
+//! The data layer as others use it.
+
+mod decode;
+mod folder;
+mod formats;
+mod loader;
+mod stream;
