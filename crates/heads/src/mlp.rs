@@ -107,13 +107,16 @@ mod tests {
         let blocks = crate::projector::simclr(&[6, 5]);
         let head = Mlp::new(&mut store.scope(Group::Projector).pp("projector"), 4, &blocks)?;
         let names: Vec<_> = store.trainable().map(|(name, _)| name).collect();
-        assert_eq!(names, [
-            "projector.0.weight",
-            "projector.1.bias",
-            "projector.1.weight",
-            "projector.3.weight",
-            "projector.4.weight"
-        ]);
+        assert_eq!(
+            names,
+            [
+                "projector.0.weight",
+                "projector.1.bias",
+                "projector.1.weight",
+                "projector.3.weight",
+                "projector.4.weight"
+            ]
+        );
         assert_eq!(head.out_dim(), 5);
         Ok(())
     }

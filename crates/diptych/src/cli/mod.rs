@@ -1,0 +1,110 @@
+//! The commands: each flag stands in one place, with its help.
+
+mod draw;
+mod embed;
+mod eval;
+mod export;
+mod preview;
+mod train;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use diptych::trainer::BadInput;
+
+/// Pretrains a vision backbone on a folder of unlabelled images.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pretrain a backbone; without arguments, on the embedded data set.
+    Train(train::Args),
+    /// Measure how good a backbone's features are.
+    Eval(eval::Args),
+    /// Write the features of images into a file.
+    Embed(embed::Args),
+    /// Write a backbone for another program.
+    Export(export::Args),
+    /// Make a picture of the views that a recipe makes.
+    Preview(preview::Args),
+    /// Write images of the embedded data set as files.
+    Draw(draw::Args),
+}
+
+/// Runs the command and turns its end into an exit code: 0 done, 2 bad input, 3 stopped by a monitor, 130 and 143 saved
+/// after a signal, 1 anything else.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let end = match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args).map(|()| 0),
+        Command::Embed(args) => embed::run(args).map(|()| 0),
+        Command::Export(args) => export::run(args).map(|()| 0),
+        Command::Preview(args) => preview::run(args).map(|()| 0),
+        Command::Draw(args) => draw::run(args).map(|()| 0),
+    };
+    match end {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(if error.chain().any(|cause| cause.is::<BadInput>()) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Prints a line; a closed pipe is no reason to fail.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Where a backbone comes from.
+#[derive(Debug, clap::Args)]
+struct WeightsArgs {
+    /// A run directory, a safetensors file, or hf://owner/name.
+    #[arg(long, value_name = "RUN_DIR|FILE")]
+    weights: String,
+    /// The backbone's name, where the file does not say.
+    #[arg(long, value_name = "NAME")]
+    backbone: Option<String>,
+    /// Side of the images, where the file does not say.
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+}
+
+impl WeightsArgs {
+    fn source(&self) -> diptych::weights::Source {
+        diptych::weights::Source {
+            path: self.weights.clone(),
+            backbone: self.backbone.clone(),
+            image_size: self.image_size,
+        }
+    }
+
+    fn open(&self) -> anyhow::Result<diptych::weights::Weights> {
+        diptych::weights::open(&self.source())
+    }
+}
+
+/// Gives the compute pool this many threads; the same number in the environment serves Candle.
+fn threads(wanted: Option<usize>) -> anyhow::Result<()> {
+    match wanted {
+        None => Ok(()),
+        Some(0) => Err(BadInput("--threads must be at least 1".into()).into()),
+        Some(n) => {
+            rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?;
+            Ok(())
+        }
+    }
+}

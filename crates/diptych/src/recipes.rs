@@ -1,0 +1,67 @@
+//! The recipes that come with the binary.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use toml::Table;
+
+use crate::trainer::{BadInput, OrBadInput};
+
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        /// Name and text of every recipe in the binary.
+        pub const ALL: &[(&str, &str)] = &[$(($name, include_str!(concat!("../recipes/", $name, ".toml")))),*];
+    };
+}
+
+embedded! {
+    "simclr/quickstart",
+    "simclr/images",
+    "simclr/cifar10_resnet18",
+    "simclr/imagenet_resnet50",
+    "barlow_twins/quickstart",
+    "barlow_twins/cifar10_resnet18",
+    "barlow_twins/imagenet_resnet50",
+}
+
+/// The recipe of this name, or in the file of this path.
+///
+/// # Errors
+/// [`BadInput`] if there is neither, or the file is not TOML.
+pub fn find(name: &str) -> anyhow::Result<Table> {
+    if let Some((_, text)) = ALL.iter().find(|(known, _)| *known == name) {
+        return toml::from_str(text).with_context(|| format!("recipe {name}"));
+    }
+    let path = Path::new(name);
+    if !path.is_file() {
+        let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+        let message = format!("there is no recipe {name}: neither a file nor one of {}", names.join(", "));
+        return Err(BadInput(message).into());
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("recipe {name} can't be read")).or_bad_input()?;
+    toml::from_str(&text).map_err(|error| BadInput(format!("recipe {name} is not TOML: {error}")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::Recipe;
+
+    #[test]
+    fn every_recipe_resolves_and_reads_back_as_itself() -> anyhow::Result<()> {
+        for (name, _) in ALL {
+            let recipe = Recipe::resolve(name, find(name)?)?;
+            let again = Recipe::resolve(name, toml::from_str(&recipe.to_toml()?)?)?;
+            assert_eq!(recipe.to_toml()?, again.to_toml()?, "{name}");
+            assert!(name.starts_with(recipe.method_name()), "{name}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let message = find("simclr/nope").unwrap_err().to_string();
+        assert!(message.contains("simclr/quickstart"), "{message}");
+    }
+}
