@@ -5,75 +5,84 @@
 //! The way there and back loses a little, also with a shift of zero steps.
 
 use crate::image::Image;
+use crate::simd::vectorized;
 
 /// Turns the hue by `factor` turns, in [-0.5, 0.5] (torchvision's `adjust_hue`). Exactly zero leaves the picture alone.
 pub fn hue(image: &mut Image, factor: f64) {
-    if factor == 0.0 {
-        return;
-    }
-    let sextants = sextants((factor * 255.0) as i32 as u8);
-    let (pixels, _) = image.pixels.as_chunks_mut::<3>();
-    for pixel in pixels {
-        *pixel = turn(*pixel, &sextants);
+    if factor != 0.0 {
+        turn_all(&mut image.pixels, (factor * 255.0) as i32);
     }
 }
 
-/// Where a shifted hue lies: the sextant of the color circle (0 to 5) and how far into it.
-type Sextants = [(u8, f32); 256];
+/// Pixels per block: taken apart into channels, turned without a branch, and put together again.
+const BLOCK: usize = 64;
 
-/// The table over hues before the shift.
-fn sextants(shift: u8) -> Sextants {
-    std::array::from_fn(|h| {
-        let h = f64::from((h as u8).wrapping_add(shift)) * 6.0 / 255.0;
-        let sextant = h.floor();
-        ((sextant as u8) % 6, (h - sextant) as f32)
-    })
+vectorized! {
+    fn turn_all(pixels: &mut [u8], shift: i32) {
+        let (pixels, _) = pixels.as_chunks_mut::<3>();
+        let mut channels = [[0u8; BLOCK]; 3];
+        for block in pixels.chunks_mut(BLOCK) {
+            for (i, pixel) in block.iter().enumerate() {
+                for c in 0..3 {
+                    channels[c][i] = pixel[c];
+                }
+            }
+            let [r, g, b] = &mut channels;
+            for i in 0..BLOCK {
+                [r[i], g[i], b[i]] = turn([r[i], g[i], b[i]], shift);
+            }
+            for (i, pixel) in block.iter_mut().enumerate() {
+                *pixel = [channels[0][i], channels[1][i], channels[2][i]];
+            }
+        }
+    }
 }
 
+/// One pixel to HSV, on by `shift` steps of hue, and back; only selections, so that it runs over many at once.
 #[inline(always)]
-fn turn([r, g, b]: [u8; 3], sextants: &Sextants) -> [u8; 3] {
-    let v = r.max(g).max(b);
-    let range = v - r.min(g).min(b);
-    if range == 0 {
-        return [v; 3];
-    }
-    // To HSV.
-    let chroma = f32::from(range);
-    let s = (f64::from(chroma / f32::from(v)) * 255.0) as u8;
-    let [rc, gc, bc] = [r, g, b].map(|c| f32::from(v - c) / chroma);
-    let h = if r == v {
-        bc - gc
-    } else if g == v {
-        (2.0 + f64::from(rc) - f64::from(bc)) as f32
+fn turn(rgb: [u8; 3], shift: i32) -> [u8; 3] {
+    let [r, g, b] = rgb.map(i32::from);
+    let max = r.max(g).max(b);
+    let min = r.min(g).min(b);
+    // To HSV. Of the three distances to the maximum, one is zero and one is the whole range, so one division is left.
+    let range = (max - min).max(1) as f32;
+    let middle = (max - (r + g + b - max - min)) as f32 / range;
+    let h = if r == max {
+        if b == min { 1.0 - middle } else { middle - 1.0 }
+    } else if g == max {
+        if b == min { 1.0 + middle } else { 3.0 - middle }
+    } else if r == min {
+        3.0 + middle
     } else {
-        (4.0 + f64::from(gc) - f64::from(rc)) as f32
+        5.0 - middle
     };
     let turns = f64::from(h) / 6.0 + 1.0;
     let turns = (if turns >= 1.0 { turns - 1.0 } else { turns }) as f32;
-    // And back.
-    if s == 0 {
-        return [v; 3];
-    }
-    let (sextant, f) = sextants[usize::from((f64::from(turns) * 255.0) as u8)];
+    let h = ((f64::from(turns) * 255.0) as i32 + shift) & 255;
+    let s = (f64::from((max - min) as f32 / max.max(1) as f32) * 255.0) as i32;
+    // And back; the hue is in sextants of the circle, the last of which is number 6 and means 0.
+    let sextant = h * 6 / 255;
+    let f = (f64::from(h * 6) / 255.0 - f64::from(sextant)) as f32;
     let s = (f64::from(s) / 255.0) as f32;
-    let value = f64::from(v);
+    let value = f64::from(max);
     let p = round(value * (1.0 - f64::from(s)));
     let q = round(value * (1.0 - f64::from(s * f)));
     let t = round(value * (1.0 - f64::from(s) * (1.0 - f64::from(f))));
-    match sextant {
-        0 => [v, t, p],
-        1 => [q, v, p],
-        2 => [p, v, t],
-        3 => [p, q, v],
-        4 => [t, p, v],
-        _ => [v, p, q],
-    }
+    let choose = |at: [i32; 6]| {
+        let mut chosen = at[0];
+        for (k, &candidate) in at.iter().enumerate().skip(1) {
+            chosen = if sextant == k as i32 { candidate } else { chosen };
+        }
+        chosen as u8
+    };
+    // Without saturation p, q and t are all the value itself: gray needs no case of its own.
+    [choose([max, q, p, p, t, max]), choose([t, max, max, q, p, p]), choose([p, p, t, max, max, q])]
 }
 
 /// Half up; the numbers are in [0, 255].
 #[inline(always)]
-fn round(x: f64) -> u8 {
-    (x + 0.5) as u8
+fn round(x: f64) -> i32 {
+    (x + 0.5) as i32
 }
 
 #[cfg(test)]
