@@ -9,19 +9,19 @@ use super::shape::{Shape, window};
 /// Draws one picture of `shape`.
 pub(super) fn draw(shape: Shape, size: usize, stream: &mut Stream) -> Image {
     let palette = Palette::draw(stream);
-    let clouds = stream.range(0.02, 0.09) as f32;
+    let clouds = stream.range(0.01, 0.04) as f32;
     let mut canvas = Canvas::background(size, &palette.ground, clouds, stream);
-    for _ in 0..stream.below(5) {
+    for _ in 0..stream.below(3) {
         distract(&mut canvas, size, &palette, stream);
     }
     for (center, radius) in placement(shape, stream) {
         put(&mut canvas, size, shape, center, radius, &palette, stream);
     }
     let [x, y] = direction(stream);
-    let slope = stream.range(0.0, 0.7) as f32;
+    let slope = stream.range(0.0, 0.4) as f32;
     canvas.light([slope * x, slope * y]);
-    canvas.blur(stream.range(0.0, 0.16) as f32);
-    canvas.finish(stream.range(0.01, 0.05) as f32, stream)
+    canvas.blur(stream.range(0.0, 0.08) as f32);
+    canvas.finish(stream.range(0.02, 0.035) as f32, stream)
 }
 
 /// The colors of one picture: strong from picture to picture, and told nothing by the class.
@@ -36,12 +36,12 @@ struct Palette {
 
 impl Palette {
     fn draw(stream: &mut Stream) -> Self {
-        let level = stream.range(0.32, 0.68) as f32;
+        let level = stream.range(0.4, 0.6) as f32;
         let hue = stream.uniform() as f32;
         let saturation = stream.range(0.2, 0.9) as f32;
         let ground = std::array::from_fn(|_| {
             let shift = stream.range(-0.06, 0.06) as f32;
-            let brightness = level + stream.range(-0.08, 0.08) as f32;
+            let brightness = level + stream.range(-0.05, 0.05) as f32;
             tint(hue + shift, saturation, brightness)
         });
         Self { ground, level, hues: std::array::from_fn(|_| stream.uniform() as f32) }
@@ -58,7 +58,7 @@ impl Palette {
 /// Centers and radii of the objects of one picture, apart from each other, in units of the picture's side.
 fn placement(shape: Shape, stream: &mut Stream) -> Vec<([f32; 2], f32)> {
     let (wanted, radii) =
-        if shape.is_texture() { (2 + stream.below(3), [0.17, 0.29]) } else { (3 + stream.below(4), [0.13, 0.22]) };
+        if shape.is_texture() { (2 + stream.below(2), [0.23, 0.34]) } else { (3 + stream.below(3), [0.16, 0.25]) };
     let mut placed: Vec<([f32; 2], f32)> = Vec::with_capacity(wanted as usize);
     for attempt in 0..40 {
         if placed.len() == wanted as usize {
@@ -99,14 +99,15 @@ fn put(
     };
     let cover = move |distance: f32| (0.5 - distance / soft).clamp(0.0, 1.0);
     let lighter = stream.bernoulli(0.5);
-    let contrast = stream.range(0.2, 0.32) as f32;
+    let contrast = stream.range(0.28, 0.4) as f32;
     let ink = palette.ink(lighter, contrast, stream);
     let reach = radius * 1.2 + 1.0 / size as f32;
     if shape.is_texture() {
-        let period = (stream.range(0.13, 0.17) as f32) / radius;
-        let [px, py] = [stream.range(0.0, 1.0) as f32 * period, stream.range(0.0, 1.0) as f32 * period];
+        let period = (stream.range(0.15, 0.19) as f32) / radius;
+        let [px, py] =
+            if shape == Shape::Targets { [0.0; 2] } else { [(); 2].map(|()| stream.uniform() as f32 * period) };
         let roundness = stream.uniform() as f32;
-        let paper = palette.ink(!lighter, stream.range(0.05, 0.2) as f32, stream);
+        let paper = palette.ink(!lighter, stream.range(0.1, 0.3) as f32, stream);
         canvas.paint(center, reach, paper, |x, y| {
             let (x, y) = local(x, y);
             cover(window(x, y, roundness))

@@ -9,13 +9,13 @@ pub(super) enum Shape {
     Disc,
     Ring,
     Triangle,
-    Square,
-    Star,
     Cross,
-    Crescent,
+    Bar,
     Stripes,
+    Zigzags,
     Checkers,
     Dots,
+    Targets,
 }
 
 impl Shape {
@@ -24,34 +24,34 @@ impl Shape {
         Self::Disc,
         Self::Ring,
         Self::Triangle,
-        Self::Square,
-        Self::Star,
         Self::Cross,
-        Self::Crescent,
+        Self::Bar,
         Self::Stripes,
+        Self::Zigzags,
         Self::Checkers,
         Self::Dots,
+        Self::Targets,
     ];
 
     /// The name of the class.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Disc => "disc",
-            Self::Ring => "ring",
-            Self::Triangle => "triangle",
-            Self::Square => "square",
-            Self::Star => "star",
-            Self::Cross => "cross",
-            Self::Crescent => "crescent",
+            Self::Disc => "discs",
+            Self::Ring => "rings",
+            Self::Triangle => "triangles",
+            Self::Cross => "crosses",
+            Self::Bar => "bars",
             Self::Stripes => "stripes",
+            Self::Zigzags => "zigzags",
             Self::Checkers => "checkers",
             Self::Dots => "dots",
+            Self::Targets => "targets",
         }
     }
 
-    /// Whether the shape is a patch of texture rather than an outline.
+    /// Whether the shape is a texture that fills a patch rather than an outline.
     pub(super) const fn is_texture(self) -> bool {
-        matches!(self, Self::Stripes | Self::Checkers | Self::Dots)
+        matches!(self, Self::Stripes | Self::Zigzags | Self::Checkers | Self::Dots | Self::Targets)
     }
 
     /// The signed distance of (x, y) from the edge of an outline; for a texture, from the edge of its marks, which
@@ -61,14 +61,17 @@ impl Shape {
             Self::Disc => length(x, y) - 0.84,
             Self::Ring => (length(x, y) - 0.74).abs() - 0.21,
             Self::Triangle => (-y).max(0.866_025_4 * x.abs() + 0.5 * y) - 0.58,
-            Self::Square => x.abs().max(y.abs()) - 0.74,
-            Self::Star => star(x, y),
             Self::Cross => {
                 let bar = |a: f32, b: f32| (a.abs() - 0.98).max(b.abs() - 0.27);
                 bar(x, y).min(bar(y, x))
             }
-            Self::Crescent => (length(x + 0.15, y) - 0.98).max(0.78 - length(x - 0.4, y)),
+            Self::Bar => (x.abs() - 1.15).max(y.abs() - 0.22),
             Self::Stripes => period * wave(x / period),
+            Self::Zigzags => {
+                let bend = 1.7 * period;
+                // The bands run at 45 degrees, so their width is sqrt(1/2) of that along x.
+                std::f32::consts::FRAC_1_SQRT_2 * period * wave((x + bend * wave(y / bend)) / period)
+            }
             Self::Checkers => {
                 let (a, b) = (wave(x / period), wave(y / period));
                 let nearest = a.abs().min(b.abs()) * period;
@@ -76,8 +79,9 @@ impl Shape {
             }
             Self::Dots => {
                 let centred = |t: f32| (t / period - (t / period).floor() - 0.5) * period;
-                length(centred(x), centred(y)) - 0.31 * period
+                length(centred(x), centred(y)) - 0.27 * period
             }
+            Self::Targets => period * wave(length(x, y) / period),
         }
     }
 }
@@ -91,23 +95,6 @@ pub(super) fn window(x: f32, y: f32, roundness: f32) -> f32 {
 /// A triangle wave of period 1 between -1/4 and 1/4, with slope 1: the distance from the edge of alternating bands.
 fn wave(t: f32) -> f32 {
     (t - t.floor() - 0.5).abs() - 0.25
-}
-
-/// A star of five points (Inigo Quilez, "2D distance functions": fold the plane into one half point).
-fn star(x: f32, y: f32) -> f32 {
-    const COS: f32 = 0.809_017;
-    const SIN: f32 = 0.587_785_24;
-    const INNER: f32 = 0.45;
-    let (mut x, mut y) = (x.abs(), y);
-    let fold = (COS * x - SIN * y).max(0.0) * 2.0;
-    (x, y) = (x - fold * COS, y + fold * SIN);
-    let fold = (-COS * x - SIN * y).max(0.0) * 2.0;
-    (x, y) = (x + fold * COS, y + fold * SIN);
-    (x, y) = (x.abs(), y - 1.08);
-    let (edge_x, edge_y) = (INNER * SIN, INNER * COS - 1.0);
-    let along = ((x * edge_x + y * edge_y) / (edge_x * edge_x + edge_y * edge_y)).clamp(0.0, 1.08);
-    let distance = length(x - edge_x * along, y - edge_y * along);
-    if y * edge_x < x * edge_y { -distance } else { distance }
 }
 
 fn length(x: f32, y: f32) -> f32 {
