@@ -89,7 +89,7 @@ fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
         let problem = "data sets of the Hub cannot be read yet: download the images into a folder and give that";
         return Err(DataError::Invalid(format!("data {}: {problem}", spec.display())));
     }
-    if spec.as_os_str().is_empty() || !spec.exists() {
+    if spec.as_os_str().is_empty() || !spec.try_exists().map_err(|source| DataError::io("read", spec, source))? {
         return Err(DataError::Missing { path: spec.into() });
     }
     if let Some(splits) = binary::open(spec)? {

@@ -16,7 +16,9 @@ fn config() -> LoaderConfig {
 }
 
 /// A batch as plain numbers: bits of every view, labels, indices.
-fn plain(batch: Batch) -> (Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u32>) {
+type Plain = (Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u32>);
+
+fn plain(batch: Batch) -> Plain {
     let bits = |tensor: &candle_core::Tensor| {
         assert_eq!(tensor.dims()[1..], [8, 8, 3]);
         tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
@@ -24,7 +26,7 @@ fn plain(batch: Batch) -> (Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u32>) {
     (batch.views.0.iter().map(bits).collect(), batch.labels, batch.index)
 }
 
-fn all(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Vec<(Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u32>)> {
+fn all(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Vec<Plain> {
     Loader::new(dataset, config).unwrap().map(|batch| plain(batch.unwrap())).collect()
 }
 
