@@ -1,0 +1,25 @@
+//! What a frozen backbone is worth: its features, judged by neighbors and by a linear classifier.
+//!
+//! | protocol | function |
+//! | --- | --- |
+//! | features of a data set | [`features`], [`pixels`] (the baseline without a network), [`forward`] |
+//! | 20 nearest neighbors | [`knn`], [`knn_result`] |
+//! | linear classifier on frozen features | [`linear_probe`], [`Probe`] |
+//! | a random network's fair chance | [`estimate_statistics`] |
+//!
+//! Everything is deterministic for a seed, whatever the number of threads.
+#![doc = include_str!("../README.md")]
+
+mod features;
+mod knn;
+mod probe;
+mod result;
+mod statistics;
+#[cfg(test)]
+mod testing;
+
+pub use features::{Features, Transform, features, features_with, forward, pixels};
+pub use knn::{knn, knn_result};
+pub use probe::{Fitted, Probe, linear_probe};
+pub use result::EvalResult;
+pub use statistics::estimate_statistics;

@@ -1,0 +1,143 @@
+//! What an evaluation says in the end.
+
+use std::fmt::{Display, Formatter};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// One number with what it was measured on; its JSON is what `eval --json` writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// How it was measured: `knn` or `linear`.
+    pub protocol: String,
+    /// What was measured: `top1`.
+    pub metric: String,
+    /// The value; with several seeds, the mean over them. Accuracies are fractions in [0, 1].
+    pub value: f64,
+    /// The top-1 accuracy, where that is what was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub top1: Option<f64>,
+    /// Which images it was measured on: `test`.
+    pub split: String,
+    /// How many.
+    pub n: usize,
+    /// The weights, as they were named.
+    pub weights: String,
+    /// The data, as it was named.
+    pub data: String,
+    /// Mean over the seeds, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mean: Option<f64>,
+    /// Standard deviation over the seeds (of a sample: divided by their number less 1), if there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub std: Option<f64>,
+    /// How many seeds, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seeds: Option<usize>,
+    /// The best of several seeds: shown, not kept in the JSON.
+    #[serde(skip)]
+    pub best: Option<f64>,
+}
+
+impl EvalResult {
+    /// A top-1 accuracy on `n` test images; weights and data are named by [`EvalResult::over_seeds`].
+    pub(crate) fn top1(protocol: &str, accuracy: f64, n: usize) -> Self {
+        Self {
+            protocol: protocol.into(),
+            metric: "top1".into(),
+            value: accuracy,
+            top1: Some(accuracy),
+            split: "test".into(),
+            n,
+            weights: String::new(),
+            data: String::new(),
+            mean: None,
+            std: None,
+            seeds: None,
+            best: None,
+        }
+    }
+
+    /// One result from those of one or several seeds, with the names of weights and data.
+    ///
+    /// # Errors
+    /// If there is none, or they are not of one protocol and one set.
+    pub fn over_seeds(results: Vec<Self>, weights: &str, data: &str) -> Result<Self> {
+        let Some(first) = results.first() else { bail!("there is no result to report") };
+        let same = |r: &Self| {
+            (&r.protocol, &r.metric, &r.split, r.n) == (&first.protocol, &first.metric, &first.split, first.n)
+        };
+        if !results.iter().all(same) {
+            bail!("results of different protocols or sets have no common mean")
+        }
+        let mut all = Self { weights: weights.into(), data: data.into(), ..first.clone() };
+        if results.len() > 1 {
+            let n = results.len() as f64;
+            let mean = results.iter().map(|r| r.value).sum::<f64>() / n;
+            let squares = results.iter().map(|r| (r.value - mean).powi(2)).sum::<f64>();
+            all.value = mean;
+            all.top1 = first.top1.map(|_| mean);
+            all.mean = Some(mean);
+            all.std = Some((squares / (n - 1.0)).sqrt());
+            all.seeds = Some(results.len());
+            all.best = results.iter().map(|r| r.value).reduce(f64::max);
+        }
+        Ok(all)
+    }
+}
+
+impl Display for EvalResult {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let percent = |v: f64| 100.0 * v;
+        write!(f, "{} {}: {:.2} %", self.protocol, self.metric, percent(self.value))?;
+        if let (Some(std), Some(seeds), Some(best)) = (self.std, self.seeds, self.best) {
+            write!(f, " +- {:.2} over {seeds} seeds (best {:.2} %)", percent(std), percent(best))?;
+        }
+        write!(f, " on {} {} images", self.n, self.split)?;
+        if !self.weights.is_empty() {
+            write!(f, "; weights {}, data {}", self.weights, self.data)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(result: &EvalResult) -> Vec<String> {
+        let value = serde_json::to_value(result).unwrap();
+        value.as_object().unwrap().keys().cloned().collect()
+    }
+
+    /// The names that scripts read, no more and no fewer.
+    #[test]
+    fn json_has_the_promised_keys() -> Result<()> {
+        let one = EvalResult::over_seeds(vec![EvalResult::top1("knn", 0.5, 10)], "a.safetensors", "images")?;
+        let mut names = vec!["data", "metric", "n", "protocol", "split", "top1", "value", "weights"];
+        let mut got = keys(&one);
+        got.sort();
+        assert_eq!(got, names);
+        let results = [0.5, 0.6, 0.7].map(|v| EvalResult::top1("linear", v, 10));
+        let three = EvalResult::over_seeds(results.to_vec(), "run", "images")?;
+        names.extend(["mean", "seeds", "std"]);
+        names.sort_unstable();
+        let mut got = keys(&three);
+        got.sort();
+        assert_eq!(got, names);
+        let (value, std) = (three.value, three.std.unwrap());
+        assert!((value - 0.6).abs() < 1e-12 && (std - 0.1).abs() < 1e-12, "{value} {std}");
+        assert_eq!(
+            three.to_string(),
+            "linear top1: 60.00 % +- 10.00 over 3 seeds (best 70.00 %) on 10 test images; weights run, data images"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn unlike_results_have_no_mean() {
+        let results = vec![EvalResult::top1("knn", 0.5, 10), EvalResult::top1("knn", 0.5, 11)];
+        assert!(EvalResult::over_seeds(results, "", "").is_err());
+        assert!(EvalResult::over_seeds(Vec::new(), "", "").is_err());
+    }
+}
