@@ -92,7 +92,8 @@ impl Chart<'_> {
             let finite = || series.points.iter().filter(|point| point.1.is_finite());
             let low = finite().min_by(|a, b| a.1.total_cmp(&b.1));
             let high = finite().max_by(|a, b| a.1.total_cmp(&b.1));
-            if let (Some(first), Some(last), Some(low), Some(high)) = (finite().next(), finite().last(), low, high) {
+            if let (Some(first), Some(last), Some(low), Some(high)) = (finite().next(), finite().next_back(), low, high)
+            {
                 let text = |number| self.text(number, series);
                 out += &format!(
                     " {}: from {} at step {} to {} at step {}; lowest {}, highest {}.",

@@ -1,6 +1,6 @@
 //! The report of a run: one self-contained HTML file, readable while the run goes on.
 //!
-//! [`ReportData`] is plain data; [`render()`] turns it into a page and [`write`] puts it in place atomically. The page
+//! [`ReportData`] is plain data; [`render()`] turns it into a page and [`write()`] puts it in place atomically. The page
 //! needs no network, no font and no script; charts are inline SVG, pictures are data URIs within a byte budget.
 //!
 //! Code map: `page` is the frame, `charts` decides which curves make which chart, `chart`, `curve` and `scale` draw
