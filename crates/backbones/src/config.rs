@@ -1,149 +1,153 @@
-//! Which backbone, as plain data: the `[backbone]` table of a recipe.
+//! What a recipe says about the backbone.
 
-use std::fmt;
-use std::str::FromStr;
-
-use candle_core::{Result, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The first layers of a ResNet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+use crate::{Architecture, BlockKind, Stem};
+
+/// The backbones that can be asked for by name.
+pub const NAMES: [&str; 6] = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet_tiny"];
+
+/// The stem, or that it shall follow from the images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stem {
-    /// 7x7 convolution with stride 2, then 3x3 max-pool with stride 2 (He et al. 2016).
-    Imagenet,
-    /// 3x3 convolution with stride 1 and padding 1, no max-pool (SimCLR, appendix B.9).
-    Cifar,
-    /// `cifar` for images up to 64 pixels, else `imagenet`.
+pub enum StemChoice {
+    /// [`Stem::Cifar`] for views of up to 64 pixels, else [`Stem::Imagenet`].
+    #[default]
     Auto,
+    /// [`Stem::Imagenet`].
+    Imagenet,
+    /// [`Stem::Cifar`].
+    Cifar,
+    /// [`Stem::Strided`].
+    Strided,
 }
 
-impl Stem {
-    /// The stem for images of side `size`.
-    pub fn resolve(self, size: usize) -> Self {
+impl StemChoice {
+    /// The stem for views of `image_size` pixels.
+    pub fn stem(self, image_size: usize) -> Stem {
         match self {
-            Self::Auto if size <= 64 => Self::Cifar,
-            Self::Auto => Self::Imagenet,
-            told => told,
+            Self::Auto if image_size <= 64 => Stem::Cifar,
+            Self::Auto | Self::Imagenet => Stem::Imagenet,
+            Self::Cifar => Stem::Cifar,
+            Self::Strided => Stem::Strided,
         }
     }
 }
 
-impl fmt::Display for Stem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Imagenet => "imagenet",
-            Self::Cifar => "cifar",
-            Self::Auto => "auto",
-        })
-    }
-}
-
-impl FromStr for Stem {
-    type Err = candle_core::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "imagenet" => Ok(Self::Imagenet),
-            "cifar" => Ok(Self::Cifar),
-            "auto" => Ok(Self::Auto),
-            _ => bail!("stem \"{text}\" is not one of imagenet, cifar, auto"),
-        }
-    }
-}
-
-/// `[backbone]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The recipe's table `[backbone]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackboneConfig {
-    /// One of [`names`].
+    /// One of [`NAMES`].
     pub name: String,
-    /// Factor on every channel count, the stem's included (SimCLR's 1x, 2x, 4x).
+    /// Every channel times 1, 2 or 4, the stem's included, as SimCLR's ResNet-50 (2x) and (4x).
     pub width: usize,
-    /// The first layers.
-    pub stem: Stem,
-    /// Whether the last norm of each residual block starts at scale 0 (Goyal et al. 2017, section 5.1).
+    /// Channels of the first layer before `width`; 64 when left out, 32 for `resnet_tiny`.
+    pub base: Option<usize>,
+    /// What comes before the first block.
+    pub stem: StemChoice,
+    /// Whether each residual block starts as the identity.
     pub zero_init_residual: bool,
-    /// Weights to start from: a safetensors file with torchvision's names, or `hf://owner/name`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Weights to start from: a safetensors file, or `hf://owner/name[@revision][/file]`.
     pub weights: Option<String>,
 }
 
 impl Default for BackboneConfig {
     fn default() -> Self {
-        Self { name: "resnet18".into(), width: 1, stem: Stem::Auto, zero_init_residual: false, weights: None }
+        Self {
+            name: "resnet18".into(),
+            width: 1,
+            base: None,
+            stem: StemChoice::Auto,
+            zero_init_residual: false,
+            weights: None,
+        }
     }
-}
-
-/// A kind of residual block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Two 3x3 convolutions.
-    Basic,
-    /// 1x1, 3x3, 1x1 with four times the channels at the end.
-    Bottleneck,
-}
-
-/// What a name stands for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Architecture {
-    pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) blocks: [usize; 4],
-    /// Channels of the stem at width 1.
-    pub(crate) base: usize,
-}
-
-const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "resnet18", kind: Kind::Basic, blocks: [2, 2, 2, 2], base: 64 },
-    Architecture { name: "resnet34", kind: Kind::Basic, blocks: [3, 4, 6, 3], base: 64 },
-    Architecture { name: "resnet50", kind: Kind::Bottleneck, blocks: [3, 4, 6, 3], base: 64 },
-    Architecture { name: "resnet101", kind: Kind::Bottleneck, blocks: [3, 4, 23, 3], base: 64 },
-    Architecture { name: "resnet152", kind: Kind::Bottleneck, blocks: [3, 8, 36, 3], base: 64 },
-    Architecture { name: "resnet_tiny", kind: Kind::Basic, blocks: [1, 1, 1, 1], base: 16 },
-];
-
-/// The names of all backbones.
-pub fn names() -> Vec<&'static str> {
-    ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
 }
 
 impl BackboneConfig {
-    /// Checks name and width.
+    /// The network that this describes, for views of `image_size` pixels.
     ///
     /// # Errors
-    /// A sentence that names the key.
-    pub fn check(&self) -> Result<()> {
-        self.architecture()?;
+    /// If the name is not one of [`NAMES`], or a width is not offered; the message names the key.
+    pub fn architecture(&self, image_size: usize) -> Result<Architecture> {
+        let (block, depths, base) = match self.name.as_str() {
+            "resnet18" => (BlockKind::Basic, [2, 2, 2, 2], 64),
+            "resnet34" => (BlockKind::Basic, [3, 4, 6, 3], 64),
+            "resnet50" => (BlockKind::Bottleneck, [3, 4, 6, 3], 64),
+            "resnet101" => (BlockKind::Bottleneck, [3, 4, 23, 3], 64),
+            "resnet152" => (BlockKind::Bottleneck, [3, 8, 36, 3], 64),
+            "resnet_tiny" => (BlockKind::Basic, [1, 1, 1, 1], 32),
+            other => bail!("backbone.name: {other} is not known; {}", suggestion(other)),
+        };
         if ![1, 2, 4].contains(&self.width) {
-            bail!("backbone.width must be 1, 2 or 4, it is {}", self.width)
+            bail!("backbone.width: {} is not offered; use 1, 2 or 4", self.width)
         }
-        Ok(())
-    }
-
-    pub(crate) fn architecture(&self) -> Result<&'static Architecture> {
-        if let Some(found) = ARCHITECTURES.iter().find(|known| known.name == self.name) {
-            return Ok(found);
+        let base = self.base.unwrap_or(base);
+        if !(1..=1024).contains(&base) {
+            bail!("backbone.base: {base} channels; use 1 to 1024")
         }
-        let near = names()
-            .into_iter()
-            .map(|name| (strsim::jaro_winkler(name, &self.name), name))
-            .filter(|(score, _)| *score > 0.85)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        match near {
-            Some((_, near)) => bail!("backbone.name = \"{}\" is not known; did you mean {near}?", self.name),
-            None => bail!("backbone.name = \"{}\" is not known; there are {}", self.name, names().join(", ")),
-        }
+        let stem = self.stem.stem(image_size);
+        Ok(Architecture { block, depths, base: base * self.width, stem, zero_init_residual: self.zero_init_residual })
     }
 }
 
-/// F, the number of features that this backbone gives.
-///
-/// # Errors
-/// As [`BackboneConfig::check`].
-pub fn out_dim(config: &BackboneConfig) -> Result<usize> {
-    config.check()?;
-    let architecture = config.architecture()?;
-    let expansion = if architecture.kind == Kind::Basic { 1 } else { 4 };
-    Ok(architecture.base * config.width * 8 * expansion)
+fn suggestion(name: &str) -> String {
+    let near = NAMES.iter().map(|known| (distance(name, known), known)).min();
+    match near {
+        Some((distance, known)) if distance <= 3 => format!("did you mean {known}?"),
+        _ => format!("known are {}", NAMES.join(", ")),
+    }
+}
+
+/// The number of single-character edits from `a` to `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(config: BackboneConfig) -> String {
+        config.architecture(32).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_may_have_been_meant() {
+        let named = |name: &str| BackboneConfig { name: name.into(), ..Default::default() };
+        let name = error(named("resnet19"));
+        assert_eq!(name, "backbone.name: resnet19 is not known; did you mean resnet18?");
+        assert!(error(named("vit_base")).contains("known are resnet18, resnet34"));
+        assert!(error(named("resnet_tiney")).ends_with("did you mean resnet_tiny?"));
+        let width = error(BackboneConfig { width: 3, ..Default::default() });
+        assert_eq!(width, "backbone.width: 3 is not offered; use 1, 2 or 4");
+        assert!(error(BackboneConfig { base: Some(0), ..Default::default() }).starts_with("backbone.base: 0 channels"));
+    }
+
+    #[test]
+    fn width_widens_everything() {
+        let architecture = BackboneConfig { name: "resnet50".into(), width: 4, ..Default::default() }.architecture(224);
+        let architecture = architecture.unwrap();
+        assert_eq!((architecture.base, architecture.out_dim()), (256, 8192));
+    }
+
+    #[test]
+    fn the_stem_follows_the_images_unless_it_is_said() {
+        assert_eq!(StemChoice::Auto.stem(64), Stem::Cifar);
+        assert_eq!(StemChoice::Auto.stem(65), Stem::Imagenet);
+        assert_eq!(StemChoice::Strided.stem(224), Stem::Strided);
+    }
 }

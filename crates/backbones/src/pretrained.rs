@@ -1,168 +1,309 @@
-//! Weights in and out of files, under torchvision's names.
+//! Weights of other projects in, weights for other projects out.
 //!
-//! A weights file is a safetensors file whose convolution weights lie `[O, I, kh, kw]`, as everywhere outside Diptych.
+//! Files are safetensors with torchvision's names. Convolutions lie `[O, I, kh, kw]` unless the metadata says
+//! `layout=ohwi`; the metadata decides, never a shape, since [64, 3, 3, 3] is both.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Device, Tensor};
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use diptych_hub::Policy;
 use diptych_nn::{Layout, ParamStore};
 use safetensors::SafeTensors;
 
-use crate::config::{BackboneConfig, Kind, Stem};
+use crate::{Architecture, BackboneConfig};
 
-/// What other programs put before a backbone's names.
-const PREFIXES: &[&str] = &["module.", "backbone.", "encoder.", "model."];
+/// What wrappers put before the names of a backbone's parameters.
+const PREFIXES: [&str; 2] = ["module.", "backbone."];
 
-/// Fills `params` (a backbone's, without prefix) from `source`: a safetensors file, or `hf://owner/name[/file]`.
-///
-/// Prefixes of other programs are taken off; a classifier (`fc.`) and batch counters are passed over.
-///
-/// # Errors
-/// If the file can't be read, a parameter is missing or has another shape, or a name is not known; the message names the
-/// key and both shapes.
-pub fn load(source: &str, params: &ParamStore) -> Result<()> {
-    let path = locate(source)?;
-    let bytes = fs::read(&path).with_context(|| format!("weights {source} can't be read"))?;
-    fill(&bytes, params).with_context(|| format!("weights {source}"))
+/// What was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The file, after any download.
+    pub path: PathBuf,
+    /// Tensors copied into the store.
+    pub tensors: usize,
+    /// Names of the file that are no part of a backbone (a classifier, a projector), in order.
+    pub ignored: Vec<String>,
 }
 
-fn fill(bytes: &[u8], params: &ParamStore) -> Result<()> {
-    let layout = match header(bytes)?.get("layout").map(String::as_str) {
-        Some("ohwi") => Layout::Ohwi,
-        _ => Layout::Oihw,
-    };
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|error| anyhow!("it is not a readable safetensors file: {error}"))?;
-    let tensors: HashMap<String, Tensor> = tensors
-        .into_iter()
-        .map(|(name, value)| (plain_name(&name).to_string(), value))
-        .filter(|(name, _)| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked"))
-        .collect();
-    params.load(&tensors, layout).context("they do not fit this backbone (is it another one, width or stem?)")
-}
-
-/// The metadata of the safetensors file at `path`; empty where it has none.
+/// The file that `source` means: a path, or `hf://owner/name[@revision][/file]`, downloaded if need be (the file is
+/// `model.safetensors` and the revision `main` unless given; `HF_HUB_OFFLINE` forbids the network).
 ///
 /// # Errors
-/// If it can't be read, or is not a safetensors file.
-pub fn metadata(path: &Path) -> Result<HashMap<String, String>> {
-    let bytes = fs::read(path).with_context(|| format!("weights {} can't be read", path.display()))?;
-    header(&bytes).with_context(|| format!("weights {}", path.display()))
-}
-
-fn header(bytes: &[u8]) -> Result<HashMap<String, String>> {
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).map_err(|error| anyhow!("it is not a readable safetensors file: {error}"))?;
-    Ok(header.metadata().clone().unwrap_or_default())
-}
-
-/// Writes `params` (a backbone's, without prefix) for torchvision: `load_state_dict(strict=False)` misses nothing but
-/// `fc.weight` and `fc.bias`. `more` joins the metadata, which holds the Python lines that build the module.
-///
-/// The file is written beside its place and renamed into it.
-///
-/// # Errors
-/// If it can't be written.
-pub fn save(
-    path: &Path,
-    params: &ParamStore,
-    config: &BackboneConfig,
-    size: usize,
-    more: BTreeMap<String, String>,
-) -> Result<()> {
-    let mut tensors = params.tensors(Layout::Oihw)?;
-    let norms: Vec<String> =
-        tensors.keys().filter_map(|name| Some(name.strip_suffix("running_mean")?.to_string())).collect();
-    for norm in norms {
-        // PyTorch counts batches and uses the count for nothing, but its state has the key.
-        tensors.insert(format!("{norm}num_batches_tracked"), Tensor::zeros((), DType::I64, &Device::Cpu)?);
-    }
-    let mut metadata: HashMap<String, String> = more.into_iter().collect();
-    let file = path.file_name().map_or_else(|| "backbone.safetensors".into(), |name| name.to_string_lossy());
-    metadata.insert("python".into(), python(config, size, &file)?);
-    metadata.insert("layout".into(), "oihw".into());
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, value)| (name, value)), Some(metadata))?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let beside = dir.join(format!(".{file}.new"));
-    let write = || -> std::io::Result<()> {
-        let mut out = fs::File::create(&beside)?;
-        out.write_all(&bytes)?;
-        out.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write()
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
-        .with_context(|| format!("{} can't be written", path.display()))
-}
-
-/// The Python lines that build the same module with torchvision and load `file` into it.
-///
-/// # Errors
-/// If the backbone's name is not known.
-pub fn python(config: &BackboneConfig, size: usize, file: &str) -> Result<String> {
-    let architecture = config.architecture()?;
-    let block = if architecture.kind == Kind::Basic { "BasicBlock" } else { "Bottleneck" };
-    let base = architecture.base * config.width;
-    let mut lines =
-        vec!["import torch, torchvision".to_string(), "from safetensors.torch import load_file".to_string()];
-    if base == 64 {
-        let blocks = architecture.blocks;
-        lines.push(format!(
-            "model = torchvision.models.resnet.ResNet(torchvision.models.resnet.{block}, {blocks:?})  # {}",
-            config.name
-        ));
-    } else {
-        lines.extend(narrow_or_wide(block, &architecture.blocks, base));
-    }
-    if config.stem.resolve(size) == Stem::Cifar {
-        lines.push(format!("model.conv1 = torch.nn.Conv2d(3, {base}, 3, 1, 1, bias=False)"));
-        lines.push("model.maxpool = torch.nn.Identity()".into());
-    }
-    lines.push(format!("print(model.load_state_dict(load_file({file:?}), strict=False))  # only fc.* is missing"));
-    lines.push("model.fc = torch.nn.Identity()  # features, not classes".into());
-    Ok(lines.join("\n"))
-}
-
-/// torchvision has no ResNet whose every channel is scaled, stem included; its layers are rebuilt by its own method.
-fn narrow_or_wide(block: &str, blocks: &[usize; 4], base: usize) -> Vec<String> {
-    vec![
-        format!("block = torchvision.models.resnet.{block}"),
-        "class ResNet(torchvision.models.resnet.ResNet):  # every channel scaled, the stem's included".into(),
-        "    def _make_layer(self, block, planes, blocks, stride=1, dilate=False):".into(),
-        format!("        if planes == 64: self.inplanes = {base}"),
-        format!("        return super()._make_layer(block, planes * {base} // 64, blocks, stride, dilate)"),
-        format!("model = ResNet(block, {blocks:?})"),
-        format!("model.conv1 = torch.nn.Conv2d(3, {base}, 7, 2, 3, bias=False)"),
-        format!("model.bn1 = torch.nn.BatchNorm2d({base})"),
-    ]
-}
-
-fn plain_name(name: &str) -> &str {
-    let mut name = name;
-    while let Some(rest) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-        name = rest;
-    }
-    name
-}
-
-/// The file behind a name.
-fn locate(source: &str) -> Result<PathBuf> {
+/// If there is no such file, here or there.
+pub fn resolve(source: &str) -> Result<PathBuf> {
     let Some(rest) = source.strip_prefix("hf://") else {
         let path = PathBuf::from(source);
         if !path.is_file() {
-            bail!("weights {source}: there is no such file");
+            bail!("backbone weights: there is no file {source}")
         }
         return Ok(path);
     };
-    let parts: Vec<&str> = rest.splitn(3, '/').collect();
-    let (repo, file) = match parts.as_slice() {
-        [owner, name] => (format!("{owner}/{name}"), "model.safetensors"),
-        [owner, name, file] => (format!("{owner}/{name}"), *file),
-        _ => bail!("weights {source}: expected hf://owner/name or hf://owner/name/file.safetensors"),
+    let (repo, revision, file) = parse_hub(rest).with_context(|| format!("backbone weights: {source}"))?;
+    diptych_hub::resolve(&repo, &revision, &file, Policy::from_env())
+        .with_context(|| format!("backbone weights: {source}"))
+}
+
+/// (repository, revision, file) of `owner/name[@revision][/file]`.
+fn parse_hub(rest: &str) -> Result<(String, String, String)> {
+    let mut parts = rest.splitn(3, '/');
+    let (owner, name, file) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next());
+    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+    if owner.is_empty() || name.is_empty() || revision.is_empty() || file == Some("") {
+        bail!("expected hf://owner/name, hf://owner/name/file or hf://owner/name@revision/file")
+    }
+    Ok((format!("{owner}/{name}"), revision.into(), file.unwrap_or("model.safetensors").into()))
+}
+
+/// Copies the weights that `source` (as [`resolve`]) names into `store`, a backbone's own store with torchvision's names.
+///
+/// `module.` and `backbone.` before the names are dropped; if any name has `backbone.`, only those are taken. `fc.` and
+/// `num_batches_tracked` are not needed. Nothing is copied unless every tensor fits.
+///
+/// # Errors
+/// If the file cannot be read, or a parameter is missing, unknown or of another shape; the message names the key and
+/// both shapes.
+pub fn load(store: &ParamStore, source: &str) -> Result<Loaded> {
+    let path = resolve(source)?;
+    let (tensors, layout) = read(&path)?;
+    let (weights, ignored) = select(tensors);
+    let fits = check(store, &weights, layout);
+    fits.with_context(|| format!("{}: these weights do not fit the backbone", path.display()))?;
+    for (name, value) in &weights {
+        store.load_tensor(name, value, layout)?;
+    }
+    Ok(Loaded { path, tensors: weights.len(), ignored })
+}
+
+/// A file's tensors, and how its convolutions lie.
+fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Layout)> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if bytes.starts_with(b"PK") || bytes.starts_with(b"\x80") {
+        bail!("{} is a PyTorch pickle; save its state dict with safetensors.torch.save_file first", path.display())
+    }
+    let describe = || format!("{} is not a whole safetensors file", path.display());
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(describe)?;
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    let layout = match metadata.get("layout").map(String::as_str) {
+        None | Some("oihw") => Layout::Oihw,
+        Some("ohwi") => Layout::Ohwi,
+        Some(other) => bail!("{}: layout={other} in the metadata is not known; oihw and ohwi are", path.display()),
     };
-    Ok(diptych_hub::resolve(&repo, "main", file, diptych_hub::Policy::from_env())?)
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(describe)?;
+    Ok((tensors, layout))
+}
+
+/// The backbone's tensors under torchvision's names, and the names of the others.
+fn select(tensors: HashMap<String, Tensor>) -> (BTreeMap<String, Tensor>, Vec<String>) {
+    let wrapped = |name: &str| name.trim_start_matches("module.").starts_with("backbone.");
+    let only_wrapped = tensors.keys().any(|name| wrapped(name));
+    let (mut kept, mut ignored) = (BTreeMap::new(), Vec::new());
+    for (name, value) in tensors {
+        let mut bare = name.as_str();
+        while let Some(rest) = PREFIXES.iter().find_map(|prefix| bare.strip_prefix(prefix)) {
+            bare = rest;
+        }
+        if bare.starts_with("fc.") || bare.ends_with(".num_batches_tracked") || (only_wrapped && !wrapped(&name)) {
+            ignored.push(name);
+        } else {
+            kept.insert(bare.to_string(), value);
+        }
+    }
+    ignored.retain(|name| !name.ends_with(".num_batches_tracked"));
+    ignored.sort();
+    (kept, ignored)
+}
+
+/// Whether every parameter of `store` is there with its shape, and nothing else.
+fn check(store: &ParamStore, weights: &BTreeMap<String, Tensor>, layout: Layout) -> Result<()> {
+    for (name, param) in store.iter() {
+        let Some(value) = weights.get(name) else {
+            bail!("{name} is missing; is the backbone of another depth or stem?")
+        };
+        let expected = match param.var.dims() {
+            &[o, kh, kw, i] if layout == Layout::Oihw => vec![o, i, kh, kw],
+            dims => dims.to_vec(),
+        };
+        if value.dims() != expected {
+            bail!("{name} has shape {:?}, the backbone expects {expected:?}", value.dims())
+        }
+    }
+    match weights.keys().find(|name| store.get(name).is_none()) {
+        Some(name) => bail!("{name} is no parameter of this backbone; is it of another depth?"),
+        None => Ok(()),
+    }
+}
+
+/// A backbone's tensors as torchvision's `state_dict` has them: convolutions `[O, I, kh, kw]`, running statistics and
+/// `num_batches_tracked` (i64, `batches`) included, `fc` not.
+///
+/// # Errors
+/// If the device cannot copy.
+pub fn export_tensors(store: &ParamStore, batches: u64) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = store.tensors(Layout::Oihw)?;
+    let norms: Vec<String> = tensors.keys().filter_map(|n| Some(n.strip_suffix("running_mean")?.to_string())).collect();
+    for norm in norms {
+        let count = Tensor::new(i64::try_from(batches)?, &Device::Cpu)?;
+        tensors.insert(format!("{norm}num_batches_tracked"), count);
+    }
+    Ok(tensors)
+}
+
+/// What an exported file says about itself; `pytorch` holds the lines that build the module.
+pub fn export_metadata(config: &BackboneConfig, architecture: &Architecture) -> HashMap<String, String> {
+    [
+        ("format", "pt".to_string()),
+        ("layout", "oihw".to_string()),
+        ("backbone", config.name.clone()),
+        ("width", config.width.to_string()),
+        ("base", architecture.base.to_string()),
+        ("stem", architecture.stem.name().to_string()),
+        ("pytorch", architecture.pytorch()),
+    ]
+    .map(|(key, value)| (key.to_string(), value))
+    .into()
+}
+
+/// An exported file's bytes: [`export_tensors`] with `metadata`.
+///
+/// # Errors
+/// If the device cannot copy.
+pub fn export(store: &ParamStore, batches: u64, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+    Ok(safetensors::serialize(export_tensors(store, batches)?, Some(metadata))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ResNet, StemChoice};
+    use diptych_nn::Group;
+
+    fn tiny(seed: u64, base: usize) -> (ParamStore, BackboneConfig, Architecture) {
+        let config = BackboneConfig { name: "resnet_tiny".into(), base: Some(base), ..Default::default() };
+        let architecture = config.architecture(32).unwrap();
+        let mut store = ParamStore::new(seed, &Device::Cpu);
+        ResNet::new(&mut store.scope(Group::Trunk), &architecture).unwrap();
+        (store, config, architecture)
+    }
+
+    fn values(store: &ParamStore) -> Vec<Vec<f32>> {
+        store.iter().map(|(_, p)| p.var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    }
+
+    fn write(dir: &tempfile::TempDir, tensors: &BTreeMap<String, Tensor>, layout: Option<&str>) -> String {
+        let path = dir.path().join("weights.safetensors");
+        let metadata = layout.map(|layout| HashMap::from([("layout".to_string(), layout.to_string())]));
+        std::fs::write(&path, safetensors::serialize(tensors, metadata).unwrap()).unwrap();
+        path.to_str().unwrap().to_string()
+    }
+
+    fn error(result: Result<Loaded>) -> String {
+        format!("{:#}", result.unwrap_err())
+    }
+
+    #[test]
+    fn an_export_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, config, architecture) = tiny(1, 4);
+        let path = dir.path().join("out.safetensors");
+        let bytes = export(&store, 7, export_metadata(&config, &architecture)).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let (other, ..) = tiny(2, 4);
+        let loaded = load(&other, path.to_str().unwrap()).unwrap();
+        assert_eq!((loaded.tensors, loaded.ignored.len()), (store.len(), 0));
+        assert_eq!(values(&store), values(&other));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor("conv1.weight").unwrap().shape(), [4, 3, 3, 3]);
+        assert_eq!(file.tensor("bn1.num_batches_tracked").unwrap().dtype(), safetensors::Dtype::I64);
+        assert_eq!(file.tensor("bn1.num_batches_tracked").unwrap().data(), 7i64.to_le_bytes());
+    }
+
+    /// A base of 3 makes conv1 [3, 3, 3, 3], whose shape says nothing.
+    #[test]
+    fn metadata_decides_the_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = tiny(1, 3);
+        let path = write(&dir, &store.tensors(Layout::Ohwi).unwrap(), Some("ohwi"));
+        let (other, ..) = tiny(2, 3);
+        load(&other, &path).unwrap();
+        assert_eq!(values(&store), values(&other));
+        let path = write(&dir, &store.tensors(Layout::Ohwi).unwrap(), Some("nchw"));
+        assert!(error(load(&other, &path)).contains("layout=nchw in the metadata is not known"));
+    }
+
+    #[test]
+    fn wrappers_are_taken_off_and_other_parts_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = tiny(1, 4);
+        let tensors = export_tensors(&store, 0).unwrap();
+        let extra = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
+        for prefix in ["", "module.", "module.backbone.", "backbone."] {
+            let mut wrapped: BTreeMap<_, _> =
+                tensors.iter().map(|(name, value)| (format!("{prefix}{name}"), value.clone())).collect();
+            wrapped.insert(format!("{prefix}fc.bias"), extra.clone());
+            let mut expected = vec![format!("{prefix}fc.bias")];
+            if prefix.contains("backbone") {
+                wrapped.insert("projector.0.weight".into(), extra.clone());
+                expected.push("projector.0.weight".into());
+                expected.sort();
+            }
+            let (other, ..) = tiny(2, 4);
+            assert_eq!(load(&other, &write(&dir, &wrapped, None)).unwrap().ignored, expected);
+            assert_eq!(values(&store), values(&other), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_told_by_key_and_shapes_and_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = tiny(1, 4);
+        let before = values(&store);
+        let (wide, ..) = tiny(2, 8);
+        let text = error(load(&store, &write(&dir, &export_tensors(&wide, 0).unwrap(), None)));
+        assert!(text.contains("bn1.bias has shape [8], the backbone expects [4]"), "{text}");
+        let mut tensors = export_tensors(&tiny(2, 4).0, 0).unwrap();
+        tensors.insert("layer1.1.conv1.weight".into(), tensors["layer1.0.conv1.weight"].clone());
+        let text = error(load(&store, &write(&dir, &tensors, None)));
+        assert!(text.contains("layer1.1.conv1.weight is no parameter of this backbone"), "{text}");
+        tensors.remove("layer4.0.conv2.weight");
+        let text = error(load(&store, &write(&dir, &tensors, None)));
+        assert!(text.contains("layer4.0.conv2.weight is missing"), "{text}");
+        assert_eq!(values(&store), before);
+    }
+
+    #[test]
+    fn files_that_are_no_weights_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let (store, ..) = tiny(1, 4);
+        for (bytes, expected) in
+            [(&b"PK\x03\x04"[..], "PyTorch pickle"), (b"", "not a whole"), (b"12345678{}", "not a whole")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+            let text = error(load(&store, path.to_str().unwrap()));
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(error(load(&store, "no/such/file")).contains("there is no file no/such/file"));
+    }
+
+    #[test]
+    fn hub_names_have_a_revision_and_a_file() {
+        let parts = |text: &str| parse_hub(text).unwrap();
+        assert_eq!(parts("a/b"), ("a/b".into(), "main".into(), "model.safetensors".into()));
+        assert_eq!(parts("a/b@v1/x/y.safetensors"), ("a/b".into(), "v1".into(), "x/y.safetensors".into()));
+        for text in ["a", "a/", "/b", "a/b@", "a/b/"] {
+            assert!(parse_hub(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_metadata_says_how_to_build_the_module() {
+        let (_, config, _) = tiny(1, 4);
+        let config = BackboneConfig { stem: StemChoice::Imagenet, ..config };
+        let metadata = export_metadata(&config, &config.architecture(32).unwrap());
+        assert_eq!(metadata["stem"], "imagenet");
+        assert!(metadata["pytorch"].contains("model = WideResNet(BasicBlock, [1, 1, 1, 1])"));
+    }
 }

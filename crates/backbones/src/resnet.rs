@@ -1,135 +1,215 @@
-//! ResNet (He et al. 2016, arXiv:1512.03385) as torchvision builds it, with its parameter names.
+//! ResNet: Deep Residual Learning for Image Recognition (He et al., CVPR 2016, arXiv:1512.03385).
 //!
-//! The stride of a bottleneck is on its 3x3 convolution (torchvision's "v1.5"). Batch norm, the residual sum and ReLU are
-//! one op.
+//! Layout and parameter names are torchvision's: `conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.downsample.0`, with the
+//! stride of a bottleneck on its 3x3 convolution (v1.5). There is no `fc`: the representation is the pooled C5.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
+use diptych_kernels::{global_avg_pool, max_pool2d};
 use diptych_nn::{Backbone, BatchNorm, Conv2d, Scope};
 
-use crate::config::{Architecture, BackboneConfig, Kind, Stem};
+use crate::{Architecture, BlockKind, Stem};
 
-/// A residual network: stem, four stages of blocks, and the mean over the last feature map.
-#[derive(Debug)]
+/// A ResNet of any depth, width and stem.
+#[derive(Clone, Debug)]
 pub struct ResNet {
-    stem: (Conv2d, BatchNorm),
-    pool: bool,
-    stages: Vec<Vec<Block>>,
+    stem: Stem,
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    layers: Vec<Vec<Block>>,
     out_dim: usize,
 }
 
-#[derive(Debug)]
+/// Convolutions with their norms, a shortcut around them, and a ReLU on the sum.
+#[derive(Clone, Debug)]
 struct Block {
-    /// Convolutions with their norms, in order.
-    layers: Vec<(Conv2d, BatchNorm)>,
+    body: Vec<(Conv2d, BatchNorm)>,
     downsample: Option<(Conv2d, BatchNorm)>,
 }
 
-impl ResNet {
-    /// Builds the network of `config` in `scope`, for images of side `size` (which only decides the stem of `auto`).
-    ///
-    /// # Errors
-    /// If the name or the width is not known.
-    pub fn new(config: &BackboneConfig, size: usize, scope: &mut Scope) -> Result<Self> {
-        config.check()?;
-        let &Architecture { kind, blocks, base, .. } = config.architecture()?;
-        let base = base * config.width;
-        let imagenet = config.stem.resolve(size) == Stem::Imagenet;
-        let (kernel, stride, padding) = if imagenet { (7, 2, 3) } else { (3, 1, 1) };
-        let conv = Conv2d::new(&mut scope.pp("conv1"), 3, base, kernel, stride, padding)?;
-        let stem = (conv, BatchNorm::new(&mut scope.pp("bn1"), base, 1.0)?);
-        let last_gamma = if config.zero_init_residual { 0.0 } else { 1.0 };
-        let mut inputs = base;
-        let mut stages = Vec::new();
-        for (i, &count) in blocks.iter().enumerate() {
-            let width = base << i;
-            let mut stage = Vec::new();
-            let mut scope = scope.pp(format!("layer{}", i + 1));
-            for b in 0..count {
-                let stride = if i > 0 && b == 0 { 2 } else { 1 };
-                let (block, outputs) = Block::new(&mut scope.pp(b), kind, inputs, width, stride, last_gamma)?;
-                stage.push(block);
-                inputs = outputs;
-            }
-            stages.push(stage);
-        }
-        Ok(Self { stem, pool: imagenet, stages, out_dim: inputs })
-    }
-}
-
 impl Block {
-    fn new(
-        scope: &mut Scope,
-        kind: Kind,
-        inputs: usize,
-        width: usize,
-        stride: usize,
-        last_gamma: f64,
-    ) -> Result<(Self, usize)> {
-        // (kernel, stride, padding, output channels) of each convolution.
-        let (plan, outputs) = match kind {
-            Kind::Basic => (vec![(3, stride, 1, width), (3, 1, 1, width)], width),
-            Kind::Bottleneck => (vec![(1, 1, 0, width), (3, stride, 1, width), (1, 1, 0, 4 * width)], 4 * width),
+    fn new(scope: &mut Scope, architecture: &Architecture, inputs: usize, inner: usize, stride: usize) -> Result<Self> {
+        let outputs = inner * architecture.block.expansion();
+        // (inputs, outputs, kernel, stride) of each convolution.
+        let plan: &[[usize; 4]] = match architecture.block {
+            BlockKind::Basic => &[[inputs, inner, 3, stride], [inner, outputs, 3, 1]],
+            BlockKind::Bottleneck => &[[inputs, inner, 1, 1], [inner, inner, 3, stride], [inner, outputs, 1, 1]],
         };
-        let mut layers = Vec::new();
-        let mut channels = inputs;
-        for (i, &(kernel, stride, padding, out)) in plan.iter().enumerate() {
-            let conv = Conv2d::new(&mut scope.pp(format!("conv{}", i + 1)), channels, out, kernel, stride, padding)?;
-            let gamma = if i + 1 == plan.len() { last_gamma } else { 1.0 };
-            layers.push((conv, BatchNorm::new(&mut scope.pp(format!("bn{}", i + 1)), out, gamma)?));
-            channels = out;
+        let last = if architecture.zero_init_residual { 0.0 } else { 1.0 };
+        let mut body = Vec::new();
+        for (i, &[inputs, outputs, kernel, stride]) in plan.iter().enumerate() {
+            let conv =
+                Conv2d::new(&mut scope.pp(format!("conv{}", i + 1)), inputs, outputs, kernel, stride, kernel / 2)?;
+            let gamma = if i + 1 == plan.len() { last } else { 1.0 };
+            body.push((conv, BatchNorm::new(&mut scope.pp(format!("bn{}", i + 1)), outputs, gamma)?));
         }
-        let downsample = if stride != 1 || inputs != outputs {
-            let mut scope = scope.pp("downsample");
-            let conv = Conv2d::new(&mut scope.pp(0), inputs, outputs, 1, stride, 0)?;
-            Some((conv, BatchNorm::new(&mut scope.pp(1), outputs, 1.0)?))
-        } else {
-            None
+        let downsample = match stride != 1 || inputs != outputs {
+            true => {
+                let mut scope = scope.pp("downsample");
+                let conv = Conv2d::new(&mut scope.pp(0), inputs, outputs, 1, stride, 0)?;
+                Some((conv, BatchNorm::new(&mut scope.pp(1), outputs, 1.0)?))
+            }
+            false => None,
         };
-        Ok((Self { layers, downsample }, outputs))
+        Ok(Self { body, downsample })
     }
 
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let shortcut = match &self.downsample {
-            Some((conv, norm)) => norm.forward(&conv.forward(x, train)?, train)?,
-            None => x.clone(),
+            Some((conv, bn)) => &bn.forward(&conv.forward(x, train)?, train)?,
+            None => x,
         };
-        let mut h = x.clone();
-        for (i, (conv, norm)) in self.layers.iter().enumerate() {
-            let residual = (i + 1 == self.layers.len()).then_some(&shortcut);
-            h = norm.forward_with(&conv.forward(&h, train)?, residual, true, train)?;
+        let mut y = x.clone();
+        for (i, (conv, bn)) in self.body.iter().enumerate() {
+            let residual = (i + 1 == self.body.len()).then_some(shortcut);
+            y = bn.forward_with(&conv.forward(&y, train)?, residual, true, train)?;
         }
-        Ok(h)
+        Ok(y)
+    }
+}
+
+impl ResNet {
+    /// Asks `scope` for the parameters: convolutions are drawn normal with variance 2 / fan_out, as torchvision does.
+    ///
+    /// # Errors
+    /// If the scope's store holds one of the names already.
+    pub fn new(scope: &mut Scope, architecture: &Architecture) -> Result<Self> {
+        let base = architecture.base;
+        let (kernel, stride, padding) = architecture.stem.convolution();
+        let conv1 = Conv2d::new(&mut scope.pp("conv1"), 3, base, kernel, stride, padding)?;
+        let bn1 = BatchNorm::new(&mut scope.pp("bn1"), base, 1.0)?;
+        let mut inputs = base;
+        let mut layers = Vec::new();
+        for (i, &depth) in architecture.depths.iter().enumerate() {
+            let mut scope = scope.pp(format!("layer{}", i + 1));
+            let inner = base << i;
+            let mut layer = Vec::new();
+            for block in 0..depth {
+                let stride = if i > 0 && block == 0 { 2 } else { 1 };
+                layer.push(Block::new(&mut scope.pp(block), architecture, inputs, inner, stride)?);
+                inputs = inner * architecture.block.expansion();
+            }
+            layers.push(layer);
+        }
+        Ok(Self { stem: architecture.stem, conv1, bn1, layers, out_dim: architecture.out_dim() })
     }
 }
 
 impl Backbone for ResNet {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        match self.stages(x, train)?.last() {
-            Some(map) => diptych_kernels::global_avg_pool(map),
-            None => bail!("a ResNet has four stages"),
+        let stages = self.stages(x, train)?;
+        match stages.last() {
+            Some(c5) => global_avg_pool(c5),
+            None => candle_core::bail!("a ResNet has four layers"),
         }
     }
 
     fn stages(&self, x: &Tensor, train: bool) -> Result<Vec<Tensor>> {
-        if x.rank() != 4 || x.dim(3)? != 3 {
-            bail!("a backbone takes images [N, H, W, 3], got {:?}", x.dims())
+        if x.rank() != 4 || x.dims()[3] != 3 {
+            candle_core::bail!("a ResNet takes images [N, H, W, 3], got {:?}", x.dims())
         }
-        let (conv, norm) = &self.stem;
-        let mut h = norm.forward_with(&conv.forward(x, train)?, None, true, train)?;
-        if self.pool {
-            h = diptych_kernels::max_pool2d(&h, 3, 2, 1)?;
+        let mut y = self.bn1.forward_with(&self.conv1.forward(x, train)?, None, true, train)?;
+        if self.stem == Stem::Imagenet {
+            y = max_pool2d(&y, 3, 2, 1)?;
         }
-        let mut maps = Vec::new();
-        for stage in &self.stages {
-            for block in stage {
-                h = block.forward(&h, train)?;
+        let mut stages = Vec::with_capacity(4);
+        for layer in &self.layers {
+            for block in layer {
+                y = block.forward(&y, train)?;
             }
-            maps.push(h.clone());
+            stages.push(y.clone());
         }
-        Ok(maps)
+        Ok(stages)
     }
 
     fn out_dim(&self) -> usize {
         self.out_dim
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BackboneConfig;
+    use candle_core::{DType, Device};
+    use diptych_nn::{Group, Init, ParamStore};
+
+    fn build(name: &str, edit: impl FnOnce(&mut Architecture)) -> Result<(ParamStore, ResNet)> {
+        let mut architecture = BackboneConfig { name: name.into(), ..Default::default() }.architecture(32).unwrap();
+        edit(&mut architecture);
+        let mut store = ParamStore::new(1, &Device::Cpu);
+        let net = ResNet::new(&mut store.scope(Group::Trunk), &architecture)?;
+        Ok((store, net))
+    }
+
+    /// torchvision 0.30: sum(p.numel() for p in model.parameters()) less those of fc, ImageNet stem.
+    #[test]
+    fn parameters_are_counted_as_torchvision_counts_them() -> Result<()> {
+        for (name, expected) in [("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032)] {
+            let (store, _) = build(name, |a| a.stem = Stem::Imagenet)?;
+            assert_eq!(store.trainable_values(), expected, "{name}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn names_are_torchvisions() -> Result<()> {
+        let (store, _) = build("resnet_tiny", |_| {})?;
+        for name in ["conv1.weight", "bn1.running_var", "layer1.0.conv2.weight", "layer2.0.downsample.1.bias"] {
+            assert!(store.get(name).is_some(), "{name}");
+        }
+        assert!(store.get("layer1.0.downsample.0.weight").is_none());
+        let (store, _) = build("resnet50", |_| {})?;
+        assert_eq!(store.get("layer1.0.downsample.0.weight").unwrap().var.dims(), [256, 1, 1, 64]);
+        assert_eq!(store.get("layer4.2.conv2.weight").unwrap().var.dims(), [512, 3, 3, 512]);
+        Ok(())
+    }
+
+    #[test]
+    fn stages_halve_the_resolution_and_double_the_channels() -> Result<()> {
+        let x = Tensor::ones((1, 32, 32, 3), DType::F32, &Device::Cpu)?;
+        for (stem, first) in [(Stem::Cifar, 32), (Stem::Strided, 16), (Stem::Imagenet, 8)] {
+            let (_, net) = build("resnet_tiny", |a| a.stem = stem)?;
+            let stages = net.stages(&x, false)?;
+            for (i, stage) in stages.iter().enumerate() {
+                assert_eq!(stage.dims(), [1, first >> i, first >> i, 32 << i], "{stem:?}");
+            }
+            assert_eq!(net.forward_t(&x, false)?.dims(), [1, net.out_dim()]);
+        }
+        Ok(())
+    }
+
+    /// With the last scales at 0 every block without a downsample is the identity on its non-negative input.
+    #[test]
+    fn blocks_start_as_the_identity_when_asked() -> Result<()> {
+        let x = Init::Normal(1.0).draw(&[2, 8, 8, 3], 3, "images", &Device::Cpu)?;
+        let (store, net) = build("resnet_tiny", |a| a.zero_init_residual = true)?;
+        let stem = net.bn1.forward_with(&net.conv1.forward(&x, false)?, None, true, false)?;
+        let gap = (net.stages(&x, false)?[0].clone() - stem)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert_eq!(gap, 0.0);
+        assert_eq!(store.get("layer3.0.bn2.weight").unwrap().var.to_vec1::<f32>()?[0], 0.0);
+        assert_eq!(store.get("layer3.0.bn1.weight").unwrap().var.to_vec1::<f32>()?[0], 1.0);
+        Ok(())
+    }
+
+    #[test]
+    fn every_parameter_gets_a_gradient_in_training_and_none_in_evaluation() -> Result<()> {
+        let x = Init::Normal(1.0).draw(&[4, 16, 16, 3], 3, "images", &Device::Cpu)?;
+        let (store, net) = build("resnet_tiny", |a| a.base = 8)?;
+        let grads = net.forward_t(&x, true)?.sqr()?.sum_all()?.backward()?;
+        for (name, param) in store.trainable() {
+            let grad = grads.get(&param.var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            assert!(grad.abs()?.max_all()?.to_scalar::<f32>()? > 0.0, "{name}");
+        }
+        assert!(!net.forward_t(&x, false)?.track_op());
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_that_is_not_channels_last_is_refused() -> Result<()> {
+        let (_, net) = build("resnet_tiny", |_| {})?;
+        let x = Tensor::zeros((1, 3, 32, 32), DType::F32, &Device::Cpu)?;
+        let error = net.forward_t(&x, false).unwrap_err().to_string();
+        assert!(error.contains("[N, H, W, 3], got [1, 3, 32, 32]"), "{error}");
+        Ok(())
     }
 }

@@ -173,8 +173,9 @@ fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) -> std::re
     }
     let scale = expected.data.iter().fold(1.0f64, |m, v| m.max(v.abs()));
     for (i, (g, e)) in got.data.iter().zip(&expected.data).enumerate() {
-        // Written so that a NaN on either side fails.
-        if !((g - e).abs() <= tolerance * scale) {
+        // A NaN on either side is not near.
+        let near = (g - e).abs() <= tolerance * scale;
+        if !near {
             return Err(format!("{what}: element {i} is {g}, expected {e} (scale {scale}, tolerance {tolerance})"));
         }
     }

@@ -1,9 +1,12 @@
 //! The inner loops for AVX-512: sums stay in registers, rows are read where they lie.
 //!
-//! Forward and input gradient: a micro-kernel holds P pixels x 16 V channels (6 x 64, 12 x 32) and walks taps and
+//! Forward and input gradient: a micro-kernel holds P pixels x 16 V channels (6 x 64, 8 x 32) and walks taps and
 //! source channels; each step loads V vectors of packed weights and broadcasts one value of each pixel's source row.
-//! The weight gradient holds P source channels x 16 V output channels and walks pixels. Both do 24 fused
+//! The weight gradient holds P source channels x 16 V output channels and walks pixels. Both do 24 (16) fused
 //! multiply-adds for 10 to 14 loads, so the multiplier is the limit, not the load ports.
+
+// Loops of known length over arrays that must stay in registers are written with their indices.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -48,7 +51,7 @@ pub(super) unsafe fn tile(
         unsafe {
             match weights.width(block) / 16 {
                 1 => task.block::<12, 1>(block, pixels.clone()),
-                2 => task.block::<12, 2>(block, pixels.clone()),
+                2 => task.block::<8, 2>(block, pixels.clone()),
                 3 => task.block::<8, 3>(block, pixels.clone()),
                 _ => task.block::<6, 4>(block, pixels.clone()),
             }
@@ -116,7 +119,11 @@ impl Task<'_> {
                     }
                 }
             }
-            for (p, sum) in sum.iter().enumerate().take(count) {
+            // A loop of known length, so that `sum` is registers and no array.
+            for p in 0..P {
+                if p >= count {
+                    break;
+                }
                 let pixel = start + p;
                 let row = pixel / self.phase.pixels * self.out_rows + self.phase.out[table[p]] as usize;
                 // SAFETY: the row is this task's alone; the block's channels, the last vector masked, lie inside it.
@@ -124,7 +131,7 @@ impl Task<'_> {
                     let to = self.out.row(row).add(block * BLOCK);
                     for v in 0..V {
                         let mask = if v + 1 == V { mask } else { 0xFFFF };
-                        _mm512_mask_storeu_ps(to.add(16 * v), mask, sum[v]);
+                        _mm512_mask_storeu_ps(to.add(16 * v), mask, sum[p][v]);
                     }
                 }
             }
