@@ -45,9 +45,15 @@ fn data_uri(picture: &Picture, quality: Quality) -> Option<(String, u32)> {
     let mut jpeg = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut jpeg, quality.jpeg);
     encoder.write_image(small.as_raw(), width, height, ExtendedColorType::Rgb8).ok()?;
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png).write_image(small.as_raw(), width, height, ExtendedColorType::Rgb8).ok()?;
-    let (kind, bytes) = if png.len() <= jpeg.len() { ("png", png) } else { ("jpeg", jpeg) };
+    let (mut kind, mut bytes) = ("jpeg", jpeg);
+    // A small drawn picture is often smaller as PNG, a large photograph never is.
+    if width * height <= 96 * 96 {
+        let mut png = Vec::new();
+        PngEncoder::new(&mut png).write_image(small.as_raw(), width, height, ExtendedColorType::Rgb8).ok()?;
+        if png.len() <= bytes.len() {
+            (kind, bytes) = ("png", png);
+        }
+    }
     Some((format!("data:image/{kind};base64,{}", base64(&bytes)), width))
 }
 

@@ -232,7 +232,7 @@ fn the_largest_report_stays_small() {
     data.facts = vec![(long.clone(), long.clone()); 200];
     let points: Vec<(u64, f64)> = (0..30_000).map(|i| (i * 1000, (i % 97) as f64)).collect();
     for kind in [SeriesKind::Loss, SeriesKind::LossPart, SeriesKind::Geometry, SeriesKind::Accuracy] {
-        data.series.extend((0..40).map(|_| Series::new(kind, "a curve", points.clone())));
+        data.series.extend((0..15).map(|_| Series::new(kind, "a curve", points.clone())));
     }
     let point = |i: u32| MapPoint { x: (i % 313) as f32, y: (i % 211) as f32, label: Some(i % 1000) };
     data.map = Some(Map { points: (0..100_000).map(point).collect(), explained: None });
