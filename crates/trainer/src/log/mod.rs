@@ -16,7 +16,10 @@ pub use progress::{Progress, Tick};
 pub use tensorboard::EventWriter;
 
 /// Puts `bytes` in place of the file at `path`: a temporary file beside it, synced, then renamed over it.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If the folder can't be written to; the file at `path` is then as it was.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // tempfile's own mode is 0600; what stands in a run directory is as readable as any file the user makes.

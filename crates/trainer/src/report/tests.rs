@@ -219,7 +219,7 @@ fn the_largest_report_stays_small() {
         |side: usize| Picture::new(side, side, (0..side * side * 3).map(|_| (noise.uniform() * 256.0) as u8).collect());
     let picture = static_picture(192);
     let mut data = running();
-    let long = "x".repeat(100_000);
+    let long = "x".repeat(5000);
     data.title = long.clone();
     data.recipe = "key = \"value\"\n".repeat(100_000);
     data.class_names = (0..1000).map(|i| format!("{i}{long}")).collect();
