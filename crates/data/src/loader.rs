@@ -32,7 +32,7 @@ pub struct LoaderConfig {
     pub recipe: Recipe,
     /// Leave out the last images of an epoch that do not fill a batch.
     pub drop_last: bool,
-    /// The share of unreadable images in [0, 1] above which the stream ends with an error.
+    /// The share of unreadable images in [0, 1] above which the stream ends with an error; each image counts once per loader.
     pub max_error_share: f64,
     /// Decoded images are kept in memory up to this many bytes; 0 keeps none.
     pub cache_bytes: usize,

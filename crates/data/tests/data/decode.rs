@@ -146,10 +146,19 @@ fn absurd_dimensions_are_refused_by_the_header() {
 
     let mut bmp = std::fs::read(file("rgb.bmp")).unwrap();
     bmp[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
-    refusal(&bmp);
+    assert!(refusal(&bmp).contains("60000 x 60000"), "{}", refusal(&bmp));
     let mut gif = std::fs::read(file("animated.gif")).unwrap();
     gif[6..10].copy_from_slice(&[0x60, 0xea, 0x60, 0xea]);
-    refusal(&gif);
+    assert!(refusal(&gif).contains("60000 x 60000"), "{}", refusal(&gif));
+    let mut tiff = std::fs::read(file("rgb.tiff")).unwrap();
+    for tag in [0, 1] {
+        // The entry of ImageWidth or ImageLength: the tag, its type, one value.
+        let entry = |at: &[u8]| at[..2] == [tag, 1] && at[3..8] == [0, 1, 0, 0, 0];
+        let at = tiff.windows(8).position(entry).unwrap();
+        tiff[at + 8..at + 10].copy_from_slice(&[0x60, 0xea]);
+    }
+    // Its strips do not fit the dimensions, which is found out first.
+    assert!(refusal(&tiff).contains("inconsistent sizes"), "{}", refusal(&tiff));
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
