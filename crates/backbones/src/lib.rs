@@ -6,9 +6,11 @@
 
 mod architecture;
 mod config;
+mod description;
 pub mod pretrained;
 mod resnet;
 
 pub use architecture::{Architecture, BlockKind, Stem};
 pub use config::{BackboneConfig, NAMES, StemChoice};
+pub use description::{Input, describe, described};
 pub use resnet::ResNet;

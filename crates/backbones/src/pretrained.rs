@@ -77,21 +77,36 @@ pub fn load(store: &ParamStore, source: &str) -> Result<Loaded> {
     Ok(Loaded { path, tensors: weights.len(), ignored })
 }
 
-/// A file's tensors, and how its convolutions lie.
-fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Layout)> {
+/// The metadata of a weights file; empty where it has none.
+///
+/// # Errors
+/// If it can't be read, or is not a safetensors file.
+pub fn metadata(path: &Path) -> Result<HashMap<String, String>> {
+    Ok(open(path)?.1)
+}
+
+/// A safetensors file's bytes and metadata.
+fn open(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>)> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     if bytes.starts_with(b"PK") || bytes.starts_with(b"\x80") {
         bail!("{} is a PyTorch pickle; save its state dict with safetensors.torch.save_file first", path.display())
     }
-    let describe = || format!("{} is not a whole safetensors file", path.display());
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(describe)?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes)
+        .with_context(|| format!("{} is not a whole safetensors file", path.display()))?;
     let metadata = metadata.metadata().clone().unwrap_or_default();
+    Ok((bytes, metadata))
+}
+
+/// A file's tensors, and how its convolutions lie.
+fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Layout)> {
+    let (bytes, metadata) = open(path)?;
     let layout = match metadata.get("layout").map(String::as_str) {
         None | Some("oihw") => Layout::Oihw,
         Some("ohwi") => Layout::Ohwi,
         Some(other) => bail!("{}: layout={other} in the metadata is not known; oihw and ohwi are", path.display()),
     };
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(describe)?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .with_context(|| format!("{} is not a whole safetensors file", path.display()))?;
     Ok((tensors, layout))
 }
 

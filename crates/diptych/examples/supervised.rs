@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use diptych::augment::{Recipe as Augment, ViewOverrides};
+use diptych::backbones::ResNet;
 use diptych::data::{Loader, LoaderConfig, Synthetic, eval_batches, synthetic::Split};
-use diptych::nn::{Group, Linear, ParamStore};
+use diptych::nn::{Backbone, Group, Linear, ParamStore};
 use diptych::optim::{Optimizer, Rules, Schedule, Sgd, WarmupCosine};
 use diptych::trainer::Recipe;
 
@@ -24,14 +25,19 @@ fn main() -> Result<()> {
     let test = Arc::new(Synthetic::new(0, Split::Test, 2_000, size));
 
     let mut params = ParamStore::new(0, &Device::Cpu);
-    let backbone = diptych::backbones::build(&recipe.backbone, size, &mut params.scope(Group::Trunk))?;
+    let backbone = ResNet::new(&mut params.scope(Group::Trunk), &recipe.backbone.architecture(size)?)?;
     let head = Linear::new(&mut params.scope(Group::Projector).pp("fc"), backbone.out_dim(), 10, true)?;
 
     let mild = Augment { crop_scale: [0.6, 1.0], jitter: 0.0, grayscale: 0.0, blur: 0.0, ..recipe.augment };
     let augment = Augment { views: vec![ViewOverrides::default()], ..mild };
     let steps = epochs * (10_000 / BATCH as u64);
-    let config =
-        LoaderConfig { batch_size: BATCH, recipe: augment, end: Some(steps), cache_bytes: 1 << 30, ..Default::default() };
+    let config = LoaderConfig {
+        batch_size: BATCH,
+        recipe: augment,
+        end: Some(steps),
+        cache_bytes: 1 << 30,
+        ..Default::default()
+    };
     let schedule = WarmupCosine { base: 0.1, warmup: steps / 20, total: steps, final_ratio: 0.0 };
     let mut optimizer = Sgd::new(0.9, 5e-4, true, Rules::default());
 

@@ -54,7 +54,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     order.sort_by(|&a, &b| names[a as usize].as_bytes().cmp(names[b as usize].as_bytes()));
     let device = candle_core::Device::Cpu;
     let x = Tensor::cat(&rows, 0)?.index_select(&Tensor::new(order.as_slice(), &device)?, 0)?;
-    let labels: Vec<i64> = if labels.len() == names.len() { order.iter().map(|&i| labels[i as usize]).collect() } else { Vec::new() };
+    let labels: Vec<i64> =
+        if labels.len() == names.len() { order.iter().map(|&i| labels[i as usize]).collect() } else { Vec::new() };
     let write = || -> Result<()> {
         if extension == "npy" {
             x.write_npy(&args.out)?;
@@ -73,6 +74,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     write().with_context(|| format!("{} can't be written", args.out.display())).or_bad_input()?;
     let (m, f) = x.dims2()?;
-    say(format!("{m} features of width {f} in {}, their order in {}.paths.txt", args.out.display(), args.out.display()));
+    say(format!(
+        "{m} features of width {f} in {}, their order in {}.paths.txt",
+        args.out.display(),
+        args.out.display()
+    ));
     Ok(())
 }

@@ -97,7 +97,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for (train, test) in &sets {
         match linear {
             false => results.push(knn_result(train, test, 20, 0.07)?),
-            true if common.baseline.as_deref() == Some("random") => results.push(linear_probe(train, test, classes, 0)?),
+            true if common.baseline.as_deref() == Some("random") => {
+                results.push(linear_probe(train, test, classes, 0)?)
+            }
             true => {
                 for seed in 0..common.seeds {
                     results.push(linear_probe(train, test, classes, seed)?);

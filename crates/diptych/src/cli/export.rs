@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use diptych::backbones::pretrained;
+use diptych::backbones::{Input, describe, pretrained};
+use diptych::trainer::log::replace_file;
 use diptych::trainer::{BadInput, OrBadInput};
-use diptych::weights::describe;
 
 use super::{WeightsArgs, say};
 
@@ -27,11 +27,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return Err(BadInput(message).into());
     }
     let weights = args.weights.open()?;
-    let metadata = describe(&weights.config, &weights.transform);
-    pretrained::save(&args.out, &weights.params, &weights.config, weights.transform.size, metadata)
+    let transform = &weights.transform;
+    let input = Input { size: transform.size, mean: transform.mean, std: transform.std };
+    let metadata = describe(&weights.config, &weights.architecture, &input);
+    let bytes = pretrained::export(&weights.params, 0, metadata)?;
+    replace_file(&args.out, &bytes)
         .with_context(|| format!("{} can't be written", args.out.display()))
         .or_bad_input()?;
     say(format!("{} holds the backbone with torchvision's names. In Python:\n", args.out.display()));
-    say(pretrained::python(&weights.config, weights.transform.size, &args.out.display().to_string())?);
+    say(weights.architecture.pytorch());
+    say("from safetensors.torch import load_file");
+    say(format!(
+        "print(model.load_state_dict(load_file({:?}), strict=False))  # only fc is missing",
+        args.out.display().to_string()
+    ));
+    say("model.fc = torch.nn.Identity()  # features instead of classes");
     Ok(())
 }

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use diptych::augment::{Image, center_view, grid, view};
 use diptych::data::{OpenOptions, open};
 use diptych::random::Stream;
-use diptych::trainer::{OrBadInput, Recipe, recipe};
 use diptych::recipes;
+use diptych::trainer::{OrBadInput, Recipe, recipe};
 
 use super::say;
 

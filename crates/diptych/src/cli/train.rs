@@ -139,7 +139,7 @@ fn continued(args: &Args) -> Result<(String, Recipe, RunDir)> {
 fn resolved_method(recipe: &Table, kept: &Recipe) -> Result<Value> {
     let mut table = recipe.get("method").and_then(Value::as_table).cloned().unwrap_or_default();
     let name = table.remove("name").unwrap_or_else(|| kept.method_name().into());
-    let features = diptych::backbones::out_dim(&kept.backbone).or_bad_input()?;
+    let features = kept.backbone.architecture(kept.augment.size).or_bad_input()?.out_dim();
     if let Some(entry) = name.as_str().and_then(diptych::methods::find) {
         table = (entry.resolve)(table, features).or_bad_input()?;
     }
@@ -200,7 +200,9 @@ fn conclude(args: &Args, recipe: &Recipe, dir: &RunDir, outcome: Outcome) -> u8 
                 say(format!("weights  {}", dir.backbone().display()));
                 let data = &recipe.data.path;
                 say(format!("next     cargo xtask eval linear --weights {root} --data {data}"));
-                say(format!("         cargo xtask export --weights {root} --format torchvision --out backbone.safetensors"));
+                say(format!(
+                    "         cargo xtask export --weights {root} --format torchvision --out backbone.safetensors"
+                ));
             }
             0
         }

@@ -1,0 +1,257 @@
+//! How good the backbone is, while it trains and at its end.
+
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use anyhow::Result;
+use diptych_augment as augment;
+use diptych_data::{Dataset, Subset};
+use diptych_eval::{Features, Transform, features, knn};
+use diptych_metrics as score;
+use diptych_nn::Backbone;
+use diptych_random::Stream;
+use serde_json::Value;
+
+use crate::fit::workers;
+use crate::log::{Row, metrics};
+use crate::report::{Map, MapPoint, Neighbor, Query};
+use crate::setup::{build_method, picture};
+use crate::{Prepared, Recipe};
+
+/// Test images that the report shows with their neighbors.
+const QUERIES: usize = 8;
+/// Neighbors of each.
+const NEIGHBORS: usize = 6;
+/// Points of the map.
+const POINTS: usize = 1000;
+/// Images whose two views give alignment and uniformity.
+const PAIRS: usize = 512;
+
+/// One look at the backbone. Accuracies are fractions.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// 20-NN accuracy on the test split, where there are labels.
+    pub knn: Option<f64>,
+    /// Alignment of representations of two views (Wang and Isola 2020, eq. 2).
+    pub alignment: f64,
+    /// Their uniformity (eq. 3).
+    pub uniformity: f64,
+    /// Effective rank of the representations.
+    pub effective_rank: f64,
+    /// Test images and what is nearest to them.
+    pub neighbors: Vec<Query>,
+    /// The 2-d map.
+    pub map: Option<Map>,
+}
+
+impl Evaluation {
+    /// Names and values for a row of metrics.
+    pub fn numbers(&self) -> Vec<(&'static str, f64)> {
+        let mut numbers = vec![
+            ("alignment", self.alignment),
+            ("uniformity", self.uniformity),
+            ("effective_rank", self.effective_rank),
+        ];
+        numbers.extend(self.knn.map(|knn| ("knn_top1", knn)));
+        numbers
+    }
+}
+
+impl Display for Evaluation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        if let Some(knn) = self.knn {
+            write!(f, "20-NN accuracy {:.1} %, ", 100.0 * knn)?;
+        }
+        write!(
+            f,
+            "alignment {:.3}, uniformity {:.3}, effective rank {:.1}",
+            self.alignment, self.uniformity, self.effective_rank
+        )
+    }
+}
+
+/// What no training gives: raw pixels and random weights under the same protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Baselines {
+    /// 20-NN accuracy of raw pixels.
+    pub raw: f64,
+    /// 20-NN accuracy of the backbone's initial weights, with statistics estimated on training images.
+    pub random: f64,
+}
+
+impl Baselines {
+    /// As the first row of metrics.
+    pub fn row(&self) -> Row {
+        let mut row = metrics::row(0, 0);
+        row.insert("raw_knn_top1".into(), self.raw.into());
+        row.insert("random_knn_top1".into(), self.random.into());
+        row
+    }
+
+    /// From the rows of a run.
+    pub fn find(rows: &[Row]) -> Option<Self> {
+        let value = |row: &Row, key: &str| row.get(key).and_then(Value::as_f64);
+        rows.iter()
+            .find_map(|row| Some(Self { raw: value(row, "raw_knn_top1")?, random: value(row, "random_knn_top1")? }))
+    }
+}
+
+impl Display for Baselines {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "before training: 20-NN accuracy of raw pixels {:.1} %, of the random backbone {:.1} %",
+            100.0 * self.raw,
+            100.0 * self.random
+        )
+    }
+}
+
+/// Measures the baselines of a run.
+///
+/// # Errors
+/// If the data can't be read.
+pub fn baselines(run: &Prepared) -> Result<Baselines> {
+    let (recipe, transform) = (&run.recipe, transform(&run.recipe));
+    let Some(test) = &run.splits.test else { return Ok(Baselines { raw: 0.0, random: 0.0 }) };
+    let bank = bank(run);
+    let (a, b) = (diptych_eval::pixels(&bank, &transform)?, diptych_eval::pixels(test, &transform)?);
+    let raw = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;
+    let method = build_method(recipe, run.entry, &run.device, run.splits.train.len(), run.total_steps())?;
+    diptych_eval::estimate_statistics(method.backbone(), &bank, &transform)?;
+    let (a, b) = (features(method.backbone(), &bank, &transform)?, features(method.backbone(), test, &transform)?);
+    let random = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;
+    Ok(Baselines { raw, random })
+}
+
+/// Evaluates the backbone as it is: kNN where there are labels, geometry and pictures always.
+///
+/// # Errors
+/// If the data can't be read or a tensor operation fails.
+pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
+    let (recipe, backbone, transform) = (&run.recipe, run.method.backbone(), transform(&run.recipe));
+    let bank = bank(run);
+    let test = run.splits.test.clone().unwrap_or_else(|| bank.clone());
+    let (train_features, test_features) =
+        (features(backbone, &bank, &transform)?, features(backbone, &test, &transform)?);
+    let k = recipe.trainer.knn_k.min(bank.len());
+    let knn = match run.splits.labeled() {
+        true => Some(knn(&train_features, &test_features, k, recipe.trainer.knn_temperature)?.accuracy),
+        false => None,
+    };
+    let (h1, h2) = two_views(backbone, test.as_ref(), recipe)?;
+    let neighbors = match recipe.report.images {
+        true => neighbors(&train_features, &test_features, bank.as_ref(), test.as_ref())?,
+        false => Vec::new(),
+    };
+    Ok(Evaluation {
+        knn,
+        alignment: score::alignment(&h1, &h2)?,
+        uniformity: score::uniformity(&h1)?,
+        effective_rank: score::effective_rank(&test_features.x)?,
+        neighbors,
+        map: Some(map(&test_features)?),
+    })
+}
+
+/// The middle of each image, normalised as in training.
+pub(crate) fn transform(recipe: &Recipe) -> Transform {
+    Transform {
+        size: recipe.augment.size,
+        mean: recipe.augment.mean,
+        std: recipe.augment.std,
+        batch_size: 256,
+        workers: workers(recipe.data.workers),
+    }
+}
+
+/// The labelled training images that vote, at most `trainer.knn_bank`.
+fn bank(run: &Prepared) -> Arc<dyn Dataset> {
+    let bank = run.splits.bank();
+    match run.recipe.trainer.knn_bank {
+        n if n > 0 && n < bank.len() => Arc::new(Subset::by_key(bank.clone(), n)),
+        _ => bank.clone(),
+    }
+}
+
+/// Representations of two random views of some images, as the method's own views are made.
+fn two_views(
+    backbone: &dyn Backbone,
+    dataset: &dyn Dataset,
+    recipe: &Recipe,
+) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
+    let views = recipe.augment.views();
+    let size = recipe.augment.size;
+    let mut pixels = [Vec::new(), Vec::new()];
+    let mut n = 0;
+    let step = (dataset.len() / PAIRS).max(1);
+    for index in (0..dataset.len()).step_by(step).take(PAIRS) {
+        let Ok(image) = dataset.shared(index) else { continue };
+        for (v, out) in pixels.iter_mut().enumerate() {
+            let view = &views[v % views.len().max(1)];
+            // A seed of its own, so that the look does not depend on the run's seed.
+            let mut stream = Stream::keyed(0, &[u64::MAX, index as u64, v as u64]);
+            let image = augment::view(&image, view, &mut stream);
+            let start = out.len();
+            out.resize(start + size * size * 3, 0f32);
+            augment::normalize_into(&image, &view.mean, &view.std, &mut out[start..]);
+        }
+        n += 1;
+    }
+    let mut h = pixels.into_iter().map(|pixels| {
+        let x = candle_core::Tensor::from_vec(pixels, (n, size, size, 3), &candle_core::Device::Cpu)?;
+        diptych_eval::forward(backbone, &x)
+    });
+    match (h.next(), h.next()) {
+        (Some(h1), Some(h2)) => Ok((h1?, h2?)),
+        _ => anyhow::bail!("two views are needed"),
+    }
+}
+
+/// Some test images with what is nearest to them.
+fn neighbors(bank: &Features, test: &Features, bank_set: &dyn Dataset, test_set: &dyn Dataset) -> Result<Vec<Query>> {
+    let n = test.indices.len();
+    let step = (n / QUERIES).max(1);
+    let rows: Vec<u32> = (0..n as u32).step_by(step).take(QUERIES).collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let queries = test.x.index_select(&candle_core::Tensor::new(rows.as_slice(), test.x.device())?, 0)?;
+    // One more than is shown: where test and bank are the same images, each is nearest to itself.
+    let found = score::nearest(&queries, &bank.x, (NEIGHBORS + 1).min(bank.indices.len()))?;
+    let mut out = Vec::new();
+    for (&row, nearest) in rows.iter().zip(found) {
+        let index = test.indices[row as usize] as usize;
+        let Ok(image) = test_set.shared(index) else { continue };
+        let name = test_set.name(index);
+        let neighbors = nearest
+            .into_iter()
+            .map(|(place, similarity)| (bank.indices[place as usize] as usize, similarity))
+            .filter(|(place, _)| bank_set.name(*place) != name)
+            .take(NEIGHBORS)
+            .filter_map(|(place, similarity)| {
+                Some(Neighbor {
+                    image: picture(bank_set.shared(place).ok()?.as_ref()),
+                    label: bank_set.label(place),
+                    similarity,
+                })
+            })
+            .collect();
+        out.push(Query { name, image: picture(&image), label: test_set.label(index), neighbors });
+    }
+    Ok(out)
+}
+
+/// The first two principal components of some test representations.
+fn map(test: &Features) -> Result<Map> {
+    let n = test.indices.len();
+    let rows: Vec<u32> = (0..n as u32).step_by((n / POINTS).max(1)).take(POINTS).collect();
+    let x = test.x.index_select(&candle_core::Tensor::new(rows.as_slice(), test.x.device())?, 0)?;
+    let pca = score::pca(&x)?;
+    let points = rows
+        .iter()
+        .zip(pca.points)
+        .map(|(&row, [x, y])| MapPoint { x, y, label: test.labels.as_ref().map(|labels| labels[row as usize]) })
+        .collect();
+    Ok(Map { points, explained: Some(pca.explained) })
+}

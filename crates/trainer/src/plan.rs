@@ -1,0 +1,67 @@
+//! What a run will do, said before it begins.
+
+use diptych_nn::Group;
+
+use crate::machine::{available_memory, bytes, count, duration};
+use crate::{Prepared, trial::trial};
+
+/// The plan as lines of text: data, network, parameter groups, learning rate, and what it will take.
+///
+/// # Errors
+/// If the trial step fails.
+pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
+    let recipe = &run.recipe;
+    let mut lines = Vec::new();
+    let mut say = |what: &str, text: String| lines.push(format!("{what:<14} {text}"));
+    say("method", run.entry.paper.to_string());
+    let test = match &run.splits.test {
+        Some(test) => format!("{} test images", count(test.len())),
+        None => "no test images".to_string(),
+    };
+    let classes = match run.splits.bank().classes().len() {
+        0 => "no labels".to_string(),
+        n => format!("{n} classes"),
+    };
+    say("data", format!("{}: {} training images, {test}, {classes}", recipe.data.path, count(run.splits.train.len())));
+    run.splits.notes.iter().for_each(|note| say("", note.clone()));
+    let params = run.method.params();
+    let trunk = params.trainable().filter(|(_, p)| p.group == Group::Trunk).map(|(_, p)| p.var.elem_count()).sum();
+    say(
+        "backbone",
+        format!(
+            "{}, width {}x, {} parameters, {} features",
+            recipe.backbone.name,
+            recipe.backbone.width,
+            count(trunk),
+            run.method.backbone().out_dim()
+        ),
+    );
+    say("heads", format!("{} parameters", count(params.trainable_values() - trunk)));
+    diptych_optim::describe(params, &recipe.optim).into_iter().for_each(|line| say("optimizer", line));
+    let peak = recipe.optim.effective_lr(recipe.trainer.batch_size);
+    say(
+        "learning rate",
+        format!("{peak:.4} at batch {} after warm-up, {}", recipe.trainer.batch_size, recipe.optim.lr_scaling_text()),
+    );
+    let total = run.total_steps();
+    say(
+        "steps",
+        format!(
+            "{} = {} epochs of {} steps of {} images",
+            count(total as usize),
+            recipe.trainer.epochs,
+            run.steps_per_epoch,
+            recipe.trainer.batch_size
+        ),
+    );
+    let trial = trial(recipe, run.entry, &run.device)?;
+    let weights: u64 = params.iter().map(|(_, p)| p.var.elem_count() as u64 * 4).sum();
+    let views = (run.entry.views * recipe.trainer.batch_size * recipe.augment.size.pow(2) * 12) as u64;
+    let memory = 3 * weights + 2 * trial.activations + 4 * views;
+    say("memory", format!("about {}", bytes(memory)));
+    say("time", format!("about {} of steps on this machine", duration(trial.seconds * total as f64)));
+    if let Some(free) = available_memory().filter(|free| memory > *free) {
+        say("warning", format!("only {} of memory are free; a smaller --batch-size needs less", bytes(free)));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,150 @@
+//! From a recipe to everything a run works with; all bad input is found here, before any time is spent.
+
+use candle_core::Device;
+use diptych_augment::Image;
+use diptych_backbones::{ResNet, pretrained};
+use diptych_data::{OpenOptions, Splits};
+use diptych_methods::{Build, Entry, Method, find};
+use diptych_nn::{Backbone, Scope};
+use diptych_optim::{Optimizer, Schedule};
+
+use crate::error::bad_input;
+use crate::{BadInput, OrBadInput, Recipe, recipe};
+
+/// A run ready to begin.
+pub struct Prepared {
+    /// The recipe, with the method's table filled in.
+    pub recipe: Recipe,
+    /// The method's entry in the registry.
+    pub entry: &'static Entry,
+    /// The data.
+    pub splits: Splits,
+    /// Where the run computes.
+    pub device: Device,
+    /// The method with its networks.
+    pub method: Box<dyn Method>,
+    /// The optimizer.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The learning rate of each step.
+    pub schedule: Box<dyn Schedule>,
+    /// Steps in an epoch; the images left over at its end are not used in it.
+    pub steps_per_epoch: u64,
+}
+
+impl Prepared {
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        self.steps_per_epoch * self.recipe.trainer.epochs
+    }
+}
+
+/// Opens the data, builds the method and the optimizer, and refuses what can't work.
+///
+/// # Errors
+/// [`BadInput`] with a sentence that names the key or the file.
+pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
+    let device = device(&recipe.trainer.device)?;
+    let Some(entry) = find(recipe.method_name()) else {
+        bad_input!("method.name = \"{}\" is not a method", recipe.method_name())
+    };
+    let trainer = &recipe.trainer;
+    if trainer.accumulate > 1 && entry.batch_coupled {
+        bad_input!(
+            "trainer.accumulate = {}: the loss of {} compares every image with the rest of its batch, so gradients \
+             summed over {} micro-batches are those of a batch of {}, not of {}; set trainer.accumulate = 1 and a \
+             trainer.batch_size that fits into memory",
+            trainer.accumulate,
+            entry.name,
+            trainer.accumulate,
+            trainer.batch_size / trainer.accumulate,
+            trainer.batch_size
+        );
+    }
+    if trainer.accumulate > 1 {
+        bad_input!("trainer.accumulate = {}: this build takes every step in one batch; use 1", trainer.accumulate);
+    }
+    if recipe.augment.views.len() != entry.views {
+        bad_input!(
+            "augment.views makes {} views of each image, {} takes {}",
+            recipe.augment.views.len(),
+            entry.name,
+            entry.views
+        );
+    }
+    let splits = open(&recipe)?;
+    let (images, batch) = (splits.train.len(), recipe.trainer.batch_size);
+    if batch > images {
+        bad_input!(
+            "trainer.batch_size = {batch} is larger than the {images} training images; \
+             use --batch-size {images} or fewer, or more images"
+        );
+    }
+    let steps_per_epoch = (images / batch) as u64;
+    let total = steps_per_epoch * recipe.trainer.epochs;
+    let features = recipe.backbone.architecture(recipe.augment.size).or_bad_input()?.out_dim();
+    let mut table = recipe.method.clone();
+    let name = table.remove("name");
+    recipe.method =
+        (entry.resolve)(table, features).map_err(|error| BadInput(recipe::explain_method(&error.to_string())))?;
+    let method = build_method(&recipe, entry, &device, images, total)?;
+    if let Some(name) = name {
+        recipe.method.insert("name".into(), name);
+    }
+    if let Some(weights) = &recipe.backbone.weights {
+        pretrained::load(&method.params().below("backbone."), weights).or_bad_input()?;
+    }
+    let (optimizer, schedule) =
+        diptych_optim::build(&recipe.optim, recipe.trainer.batch_size, total, steps_per_epoch).or_bad_input()?;
+    Ok(Prepared { recipe, entry, splits, device, method, optimizer, schedule, steps_per_epoch })
+}
+
+/// Builds the method of a resolved recipe, whose table may or may not hold the name.
+pub(crate) fn build_method(
+    recipe: &Recipe,
+    entry: &Entry,
+    device: &Device,
+    dataset_len: usize,
+    total_steps: u64,
+) -> anyhow::Result<Box<dyn Method>> {
+    let mut config = recipe.method.clone();
+    config.remove("name");
+    let architecture = recipe.backbone.architecture(recipe.augment.size).or_bad_input()?;
+    let backbone = |scope: &mut Scope| -> candle_core::Result<Box<dyn Backbone>> {
+        Ok(Box::new(ResNet::new(scope, &architecture)?))
+    };
+    let build =
+        Build { config: &config, backbone: &backbone, device, seed: recipe.trainer.seed, dataset_len, total_steps };
+    (entry.build)(&build).map_err(|error| BadInput(recipe::explain_method(&error.to_string())).into())
+}
+
+/// The splits of `[data]`.
+fn open(recipe: &Recipe) -> anyhow::Result<Splits> {
+    let data = &recipe.data;
+    let options = OpenOptions {
+        test: (!data.test.is_empty()).then(|| data.test.clone().into()),
+        train_size: (data.train_size > 0).then_some(data.train_size),
+        test_size: (data.test_size > 0).then_some(data.test_size),
+        image_size: data.image_size,
+        ..OpenOptions::default()
+    };
+    diptych_data::open(&data.path, &options).or_bad_input()
+}
+
+/// The device of this name: `auto`, `cpu` or `cuda[:I]`.
+///
+/// # Errors
+/// [`BadInput`] if there is no such device in this build or machine.
+pub fn device(name: &str) -> anyhow::Result<Device> {
+    match name {
+        "auto" | "cpu" => Ok(Device::Cpu),
+        name if name == "cuda" || name.starts_with("cuda:") => {
+            bad_input!("--device {name}: there is no CUDA in this build; use --device cpu")
+        }
+        _ => bad_input!("--device {name} is not a device; there are auto, cpu and cuda[:I]"),
+    }
+}
+
+/// A picture of the report from an image.
+pub(crate) fn picture(image: &Image) -> crate::report::Picture {
+    crate::report::Picture::new(image.width, image.height, image.pixels.clone())
+}

@@ -1,0 +1,49 @@
+//! What a step will cost, measured on a copy of the method before the run.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use diptych_methods::Entry;
+use diptych_nn::{Batch, Init, Views};
+
+use crate::{Recipe, setup};
+
+/// The measured cost of a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trial {
+    /// Seconds of forward and backward for a whole batch.
+    pub seconds: f64,
+    /// Bytes of the activations that a backward pass keeps for a whole batch.
+    pub activations: u64,
+}
+
+/// Runs a few images through a fresh copy of the method, so that the run's own state does not move.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::Result<Trial> {
+    let mut method = setup::build_method(recipe, entry, device, recipe.trainer.batch_size, 1)?;
+    let (size, whole) = (recipe.augment.size, recipe.trainer.batch_size);
+    let mut images = whole.min(4);
+    loop {
+        let views = (0..entry.views as u64)
+            .map(|view| Init::Normal(1.0).draw(&[images, size, size, 3], view, "trial", device)?.to_dtype(DType::F32))
+            .collect::<candle_core::Result<_>>()?;
+        let batch = Batch { views: Views(views), labels: None, index: (0..images as u32).collect() };
+        let started = Instant::now();
+        let loss = method.forward(&batch)?.loss.total;
+        let bytes: usize =
+            loss.sorted_nodes().iter().map(|node| node.elem_count() * node.dtype().size_in_bytes()).sum();
+        let parameters: usize = method.params().iter().map(|(_, param)| param.var.elem_count() * 4).sum();
+        loss.backward()?;
+        let seconds = started.elapsed().as_secs_f64();
+        // A handful of images says little about a large batch; go on while it is cheap.
+        if images < whole.min(64) && seconds < 0.5 {
+            images = (images * 4).min(whole);
+            continue;
+        }
+        let share = whole as f64 / images as f64;
+        let activations = (bytes.saturating_sub(parameters) as f64 * share) as u64;
+        return Ok(Trial { seconds: seconds * share, activations });
+    }
+}
