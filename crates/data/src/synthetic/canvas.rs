@@ -20,19 +20,15 @@ impl Canvas {
         let shades: [[f32; GRID]; GRID] =
             std::array::from_fn(|_| std::array::from_fn(|_| clouds * stream.range(-1.0, 1.0) as f32));
         let mut pixels = Vec::with_capacity(size * size * 3);
-        let cells = (GRID - 1) as f32 / size as f32;
-        for row in 0..size {
-            let v = (row as f32 + 0.5) / size as f32;
-            let (i, fy) = cell((row as f32 + 0.5) * cells);
-            for column in 0..size {
-                let u = (column as f32 + 0.5) / size as f32;
-                let (j, fx) = cell((column as f32 + 0.5) * cells);
-                let shade =
-                    mix(mix(shades[i][j], shades[i][j + 1], fx), mix(shades[i + 1][j], shades[i + 1][j + 1], fx), fy);
-                for channel in 0..3 {
-                    let corner = |k: usize| corners[k][channel];
-                    pixels.push(mix(mix(corner(0), corner(1), u), mix(corner(2), corner(3), u), v) + shade);
-                }
+        let places: Vec<_> =
+            (0..size).map(|i| (i as f32 + 0.5) / size as f32).map(|t| (t, cell(t, GRID - 1))).collect();
+        for &(v, (i, fy)) in &places {
+            let [left, right]: [Color; 2] =
+                std::array::from_fn(|side| std::array::from_fn(|c| mix(corners[side][c], corners[side + 2][c], v)));
+            let shades: [f32; GRID] = std::array::from_fn(|j| mix(shades[i][j], shades[i + 1][j], fy));
+            for &(u, (j, fx)) in &places {
+                let shade = mix(shades[j], shades[j + 1], fx);
+                pixels.extend((0..3).map(|c| mix(left[c], right[c], u) + shade));
             }
         }
         Self { size, pixels }
@@ -64,13 +60,13 @@ impl Canvas {
     /// Multiplies by a plane of brightness that grows by `slope` from edge to edge.
     pub(super) fn light(&mut self, slope: [f32; 2]) {
         let side = self.size as f32;
-        for (i, pixel) in self.pixels.chunks_exact_mut(3).enumerate() {
-            let (row, column) = (i / self.size, i % self.size);
-            let x = (column as f32 + 0.5) / side - 0.5;
-            let y = (row as f32 + 0.5) / side - 0.5;
-            let gain = 1.0 + slope[0] * x + slope[1] * y;
-            for value in pixel {
-                *value *= gain;
+        for (row, pixels) in self.pixels.chunks_exact_mut(self.size * 3).enumerate() {
+            let down = 1.0 + slope[1] * ((row as f32 + 0.5) / side - 0.5);
+            for (column, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+                let gain = down + slope[0] * ((column as f32 + 0.5) / side - 0.5);
+                for value in pixel {
+                    *value *= gain;
+                }
             }
         }
     }
@@ -116,11 +112,12 @@ impl Canvas {
     }
 }
 
-/// The cell of a grid that `t` lies in, and where in it, eased so that shades have no creases.
-fn cell(t: f32) -> (usize, f32) {
-    let index = t.floor();
-    let f = t - index;
-    (index as usize, f * f * (3.0 - 2.0 * f))
+/// The cell, of `cells` in [0, 1), that `t` lies in, and where in it, eased so that shades have no creases.
+fn cell(t: f32, cells: usize) -> (usize, f32) {
+    let t = t * cells as f32;
+    let index = t as usize;
+    let f = t - index as f32;
+    (index, f * f * (3.0 - 2.0 * f))
 }
 
 fn mix(a: f32, b: f32, share: f32) -> f32 {

@@ -50,11 +50,11 @@ impl Split {
 /// Picture `index` of a split, `[size, size, 3]`, and its label, an index into [`CLASSES`].
 ///
 /// Every ten successive indices hold each class once, in an order that the seed decides. Sizes of 32 to 96 are meant;
-/// below about 24 pixels the classes become hard to tell apart.
+/// below about 24 pixels the classes become hard to tell apart, and 0 is taken as 1.
 pub fn draw(seed: u64, split: Split, index: u64, size: usize) -> (Image, u32) {
     let label = label(seed, split, index);
     let mut stream = Stream::keyed(seed, &[split as u64, index]);
-    (scene::draw(Shape::ALL[label as usize], size, &mut stream), label)
+    (scene::draw(Shape::ALL[label as usize], size.max(1), &mut stream), label)
 }
 
 /// The label of picture `index`: without drawing it.
@@ -64,3 +64,6 @@ pub fn label(seed: u64, split: Split, index: u64) -> u32 {
     Stream::keyed(seed, &[ORDER, split as u64, index / 10]).shuffle(&mut order);
     order[(index % 10) as usize]
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,24 +4,24 @@ use diptych_augment::Image;
 use diptych_random::Stream;
 
 use super::canvas::{Canvas, Color};
-use super::shape::{Shape, window};
+use super::shape::{Shape, fraction, window};
 
 /// Draws one picture of `shape`.
 pub(super) fn draw(shape: Shape, size: usize, stream: &mut Stream) -> Image {
     let palette = Palette::draw(stream);
-    let clouds = stream.range(0.01, 0.04) as f32;
+    let clouds = stream.range(0.01, 0.06) as f32;
     let mut canvas = Canvas::background(size, &palette.ground, clouds, stream);
-    for _ in 0..stream.below(3) {
+    for _ in 0..stream.below(4) {
         distract(&mut canvas, size, &palette, stream);
     }
     for (center, radius) in placement(shape, stream) {
         put(&mut canvas, size, shape, center, radius, &palette, stream);
     }
     let [x, y] = direction(stream);
-    let slope = stream.range(0.0, 0.4) as f32;
+    let slope = stream.range(0.0, 0.55) as f32;
     canvas.light([slope * x, slope * y]);
-    canvas.blur(stream.range(0.0, 0.08) as f32);
-    canvas.finish(stream.range(0.02, 0.035) as f32, stream)
+    canvas.blur(stream.range(0.0, 0.1) as f32);
+    canvas.finish(stream.range(0.015, 0.04) as f32, stream)
 }
 
 /// The colors of one picture: strong from picture to picture, and told nothing by the class.
@@ -91,7 +91,7 @@ fn put(
     stream: &mut Stream,
 ) {
     let [cos, sin] = direction(stream);
-    // Half a pixel in units of the object: the width of its anti-aliased edge.
+    // One pixel in units of the object: the width of its anti-aliased edge.
     let soft = 1.0 / (radius * size as f32);
     let local = move |x: f32, y: f32| {
         let (x, y) = ((x - center[0]) / radius, (y - center[1]) / radius);
@@ -99,9 +99,10 @@ fn put(
     };
     let cover = move |distance: f32| (0.5 - distance / soft).clamp(0.0, 1.0);
     let lighter = stream.bernoulli(0.5);
-    let contrast = stream.range(0.28, 0.4) as f32;
+    let contrast = stream.range(0.26, 0.4) as f32;
     let ink = palette.ink(lighter, contrast, stream);
-    let reach = radius * 1.2 + 1.0 / size as f32;
+    // The farthest corner is that of a square window, at 1.27.
+    let reach = radius * 1.27 + 1.0 / size as f32;
     if shape.is_texture() {
         let period = (stream.range(0.15, 0.19) as f32) / radius;
         let [px, py] =
@@ -165,7 +166,7 @@ fn direction(stream: &mut Stream) -> [f32; 2] {
 /// The color of a hue (in turns) and a saturation whose luma (Rec. 601) is `brightness`.
 fn tint(hue: f32, saturation: f32, brightness: f32) -> Color {
     let channel = |shift: f32| {
-        let t = (hue + shift - (hue + shift).floor()) * 6.0;
+        let t = fraction(hue + shift) * 6.0;
         ((t - 3.0).abs() - 1.0).clamp(0.0, 1.0)
     };
     let pure = [channel(0.0), channel(2.0 / 3.0), channel(1.0 / 3.0)];

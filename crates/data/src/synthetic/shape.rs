@@ -1,6 +1,6 @@
 //! The ten things that can be drawn, as signed distances: negative inside, positive outside.
 //!
-//! Distances are those of a shape of radius about 1 around the origin; only `+ - * /`, `sqrt`, `abs` and `floor` are
+//! Distances are those of a shape of radius about 1 around the origin; only `+ - * /`, `sqrt`, `abs` and rounding are
 //! used, which IEEE 754 fixes to the last bit, so that a picture is the same on every machine.
 
 /// What an object is: the class of a picture is the shape of its objects, and nothing else.
@@ -78,8 +78,8 @@ impl Shape {
                 if (a < 0.0) == (b < 0.0) { -nearest } else { nearest }
             }
             Self::Dots => {
-                let centred = |t: f32| (t / period - (t / period).floor() - 0.5) * period;
-                length(centred(x), centred(y)) - 0.27 * period
+                let centered = |t: f32| (fraction(t / period) - 0.5) * period;
+                length(centered(x), centered(y)) - 0.27 * period
             }
             Self::Targets => period * wave(length(x, y) / period),
         }
@@ -94,7 +94,13 @@ pub(super) fn window(x: f32, y: f32, roundness: f32) -> f32 {
 
 /// A triangle wave of period 1 between -1/4 and 1/4, with slope 1: the distance from the edge of alternating bands.
 fn wave(t: f32) -> f32 {
-    (t - t.floor() - 0.5).abs() - 0.25
+    (fraction(t) - 0.5).abs() - 0.25
+}
+
+/// `t` less the whole number below it; a cast, since `floor` is a function call where SSE 4.1 is not taken for granted.
+pub(super) fn fraction(t: f32) -> f32 {
+    let rest = t - t as i32 as f32;
+    if rest < 0.0 { rest + 1.0 } else { rest }
 }
 
 fn length(x: f32, y: f32) -> f32 {
