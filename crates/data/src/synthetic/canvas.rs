@@ -87,11 +87,11 @@ impl Canvas {
         let mut before = self.pixels[..stride].to_vec();
         for row in 0..self.size {
             let start = row * stride;
-            for at in 0..stride {
+            for (at, before) in before.iter_mut().enumerate() {
                 let here = self.pixels[start + at];
                 let after = if row + 1 < self.size { self.pixels[start + stride + at] } else { here };
-                self.pixels[start + at] = smooth(before[at], here, after);
-                before[at] = here;
+                self.pixels[start + at] = smooth(*before, here, after);
+                *before = here;
             }
         }
     }
