@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradient};
 use diptych_random::Stream;
+use rayon::prelude::*;
 
 use crate::{EvalResult, Features};
 
@@ -35,7 +36,7 @@ impl Default for Probe {
     fn default() -> Self {
         Self {
             learning_rates: vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
-            weight_decays: vec![0.0, 1e-4, 1e-2],
+            weight_decays: vec![0.0, 1e-3, 1e-2, 1e-1],
             epochs: 100,
             batch_size: 256,
             momentum: 0.9,
@@ -135,13 +136,15 @@ impl Probe {
                 let extents = found.extents(part.labels.len());
                 let (gw, gb) = (weight_gradient(&p, &part.x, extents), bias_gradient(&p, extents));
                 let factor = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
-                for (g, &(lr, decay)) in grid.iter().enumerate() {
-                    let (lr, decay) = ((lr * factor) as f32, decay as f32);
-                    let (weights, biases) =
-                        (g * classes * width..(g + 1) * classes * width, g * classes..(g + 1) * classes);
-                    self.update(&mut found.w[weights.clone()], &mut dw[weights.clone()], &gw[weights], lr, decay);
-                    self.update(&mut found.b[biases.clone()], &mut db[biases.clone()], &gb[biases], lr, 0.0);
-                }
+                let share = classes * width;
+                let weights = found.w.par_chunks_mut(share).zip(dw.par_chunks_mut(share)).zip(gw.par_chunks(share));
+                weights.zip(grid).for_each(|(((w, dw), gw), &(lr, decay))| {
+                    self.update(w, dw, gw, (lr * factor) as f32, decay as f32);
+                });
+                let biases = found.b.chunks_mut(classes).zip(db.chunks_mut(classes)).zip(gb.chunks(classes));
+                biases
+                    .zip(grid)
+                    .for_each(|(((b, db), gb), &(lr, _))| self.update(b, db, gb, (lr * factor) as f32, 0.0));
                 step += 1;
             }
         }
@@ -249,7 +252,7 @@ impl Classifiers {
     /// Turns logits into the gradient of the mean cross entropy, `(softmax - onehot) / rows`.
     fn softmax(&self, logits: &mut [f32], labels: &[u32]) {
         let share = 1.0 / labels.len() as f32;
-        for (row, &label) in logits.chunks_exact_mut(self.b.len()).zip(labels) {
+        logits.par_chunks_exact_mut(self.b.len()).zip(labels).for_each(|(row, &label)| {
             for p in row.chunks_exact_mut(self.classes) {
                 let top = p.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
                 let mut sum = 0.0;
@@ -261,7 +264,7 @@ impl Classifiers {
                 p.iter_mut().for_each(|v| *v *= factor);
                 p[label as usize] -= share;
             }
-        }
+        });
     }
 
     /// Accuracy and mean cross entropy of each classifier.

@@ -10,14 +10,14 @@ use diptych_random::Stream;
 use crate::Transform;
 
 /// Images per batch.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 /// Batches: with batch norm's momentum of 0.1, 0.02 % of the initial statistics remain.
 const BATCHES: usize = 80;
 
 /// Lets the batch norms of `backbone` see images of `dataset`, so that their running statistics are those of the data.
 ///
 /// A random network with its initial statistics (mean 0, variance 1) hardly tells images apart, and would make every trained one look good. 80
-/// batches of 64 images in an order of its own go through it in training mode; nothing but running statistics changes. A smaller set goes
+/// batches of 32 images in an order of its own go through it in training mode; nothing but running statistics changes. A smaller set goes
 /// through several times.
 ///
 /// # Errors
