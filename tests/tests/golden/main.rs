@@ -1,6 +1,8 @@
 //! Values against independent references; each module names the script in `tests/fixtures` that made its numbers.
 
 mod augment;
+mod backbones;
 mod losses;
 mod metrics;
+mod ops;
 mod optim;

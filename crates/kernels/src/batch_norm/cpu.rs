@@ -144,7 +144,7 @@ multiversion! {
 
 /// What the forward pass leaves to the backward pass, per channel.
 pub struct Saved {
-    /// Mean rounded to f32; [`Saved::low`] is what rounding lost.
+    /// Mean rounded to f32; `low` is what rounding lost.
     pub mean: Vec<f32>,
     low: Vec<f64>,
     invstd: Vec<f64>,
