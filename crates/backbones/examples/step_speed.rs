@@ -1,0 +1,40 @@
+//! Images per second of a backbone's forward and backward pass here:
+//! `cargo run --release -p diptych-backbones --example step_speed [NAME SIZE BATCH STEM]`.
+//!
+//! The loss is a plain sum; data, projector and optimizer are left out.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::Device;
+use diptych_backbones::{BackboneConfig, ResNet, StemChoice};
+use diptych_nn::{Backbone, Group, Init, ParamStore};
+
+fn main() -> Result<()> {
+    if std::env::var_os("DEFAULT_MALLOC").is_none() {
+        diptych_kernels::keep_freed_memory();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let name = args.first().map_or("resnet_tiny", String::as_str);
+    let size: usize = args.get(1).map_or(Ok(32), |v| v.parse())?;
+    let batch: usize = args.get(2).map_or(Ok(128), |v| v.parse())?;
+    let stem = if args.get(3).is_some_and(|v| v == "strided") { StemChoice::Strided } else { StemChoice::Auto };
+    let config = BackboneConfig { name: name.into(), stem, ..Default::default() };
+    let mut store = ParamStore::new(1, &Device::Cpu);
+    let net = ResNet::new(&mut store.scope(Group::Trunk), &config.architecture(size)?)?;
+    let images = Init::Normal(1.0).draw(&[batch, size, size, 3], 2, "images", &Device::Cpu)?;
+    for _ in 0..6 {
+        let start = Instant::now();
+        let y = net.forward_t(&images, true)?;
+        let forward = start.elapsed().as_secs_f64();
+        y.sum_all()?.backward()?;
+        let all = start.elapsed().as_secs_f64();
+        println!(
+            "{name} {size}x{size} x {batch}: forward {:.1} ms, backward {:.1} ms, {:.0} images/s",
+            forward * 1e3,
+            (all - forward) * 1e3,
+            batch as f64 / all
+        );
+    }
+    Ok(())
+}
