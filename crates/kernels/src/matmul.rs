@@ -1,4 +1,7 @@
-//! Small dense products on slices, single-threaded: callers share out fixed blocks, so results never depend on threads.
+//! Dense products on slices.
+//!
+//! Results never depend on the number of threads: gemm shares out blocks of the output and runs the inner dimension in
+//! order within each. Callers that share out fixed blocks themselves take [`matmul`], which stays on its thread.
 
 use gemm::Parallelism;
 
@@ -32,12 +35,33 @@ impl<'a> View<'a> {
 ///
 /// # Panics
 /// If a matrix does not lie inside its slice.
-pub(crate) fn matmul(out: &mut [f32], stride: usize, add: bool, factor: f32, a: View, b: View, [m, n, k]: [usize; 3]) {
+pub(crate) fn matmul(out: &mut [f32], stride: usize, add: bool, factor: f32, a: View, b: View, dims: [usize; 3]) {
+    product(out, stride, [add, false], factor, a, b, dims);
+}
+
+/// [`matmul`] into a dense output by all of rayon's threads.
+///
+/// # Panics
+/// If a matrix does not lie inside its slice.
+pub(crate) fn matmul_shared(out: &mut [f32], factor: f32, a: View, b: View, [m, n, k]: [usize; 3]) {
+    product(out, n, [false, true], factor, a, b, [m, n, k]);
+}
+
+fn product(
+    out: &mut [f32],
+    stride: usize,
+    [add, shared]: [bool; 2],
+    factor: f32,
+    a: View,
+    b: View,
+    [m, n, k]: [usize; 3],
+) {
     if m == 0 || n == 0 {
         return;
     }
     assert!(stride >= n && (m - 1) * stride + n <= out.len(), "matmul: the output does not hold [{m}, {n}]");
     assert!(a.holds(m, k) && b.holds(k, n), "matmul: an input does not hold its [{m}, {n}, {k}]");
+    let parallelism = if shared { Parallelism::Rayon(0) } else { Parallelism::None };
     // SAFETY: the three matrices lie inside their slices, as just asserted; rows of `out` do not overlap since
     // `stride >= n`; `out` is borrowed mutably, so it shares no memory with `a` or `b`.
     unsafe {
@@ -60,7 +84,7 @@ pub(crate) fn matmul(out: &mut [f32], stride: usize, add: bool, factor: f32, a: 
             false,
             false,
             false,
-            Parallelism::None,
+            parallelism,
         );
     }
 }

@@ -2,21 +2,21 @@
 //!
 //! Both views are normalised per column (two passes, sums in f64); then one of two equal forms:
 //!
-//! * D x D, when D < 2 N: C = A^T B / N is made in strips of 64 rows and kept; backward two products with dC.
+//! * D x D, when D < 2 N: C = A^T B / N is made and kept; backward two products with dC.
 //!   2 N D^2 flops forward, 4 N D^2 backward.
 //! * N x N, when D >= 2 N: the sum of all C_ij^2 is `<A A^T, B B^T> / N^2`, its gradient for A is
 //!   `2 (B B^T) A / N^2`, and the diagonal costs O(N D): 4 N^2 D flops forward, 4 N^2 D backward, and no D x D matrix.
 //!   Its off-diagonal sum is a difference, which is harmless: C has rank < N, so the whole is at least twice the diagonal
 //!   part when the diagonal is near 1.
 //!
-//! Blocks are of fixed size and added in order: the result is the same for any thread count.
+//! Sums run in a fixed order: the result is the same for any thread count.
 
 use rayon::prelude::*;
 
-use crate::matmul::{View, matmul};
+use crate::matmul::{View, matmul_shared};
 
-/// Rows or columns that one task takes.
-const BLOCK: usize = 64;
+/// Columns that one task sums.
+const BLOCK: usize = 256;
 
 /// What the backward pass needs.
 pub(super) struct Saved {
@@ -55,24 +55,14 @@ pub(super) fn forward(z1: &[f32], z2: &[f32], d: usize, eps: f64) -> Saved {
 
 fn columns_form(a: Normalized, b: Normalized, n: usize, d: usize) -> Saved {
     let mut c = vec![0f32; d * d];
-    let sums: Vec<(f64, f64)> = c
-        .par_chunks_mut(BLOCK * d)
-        .enumerate()
-        .map(|(block, strip)| {
-            let first = block * BLOCK;
-            let count = strip.len() / d;
-            let left = View::rows(&a.z[first..], d).t();
-            matmul(strip, d, false, 1.0 / n as f32, left, View::rows(&b.z, d), [count, d, n]);
-            let (mut on, mut off) = (0.0, 0.0);
-            for (i, row) in strip.chunks(d).enumerate() {
-                let diagonal = f64::from(row[first + i]);
-                on += (diagonal - 1.0) * (diagonal - 1.0);
-                off += sum_of_products(&row[..first + i], &row[..first + i])
-                    + sum_of_products(&row[first + i + 1..], &row[first + i + 1..]);
-            }
-            (on, off)
-        })
-        .collect();
+    let rows = View::rows(&a.z, d).t();
+    matmul_shared(&mut c, 1.0 / n as f32, rows, View::rows(&b.z, d), [d, d, n]);
+    let terms = |(i, row): (usize, &[f32])| {
+        let diagonal = f64::from(row[i]) - 1.0;
+        let (before, after) = (&row[..i], &row[i + 1..]);
+        (diagonal * diagonal, sum_of_products(before, before) + sum_of_products(after, after))
+    };
+    let sums: Vec<(f64, f64)> = c.par_chunks(d).enumerate().map(terms).collect();
     let (invariance, redundancy) = sums.iter().fold((0.0, 0.0), |(on, off), s| (on + s.0, off + s.1));
     Saved { a, b, n, d, form: Form::Columns(c), invariance, redundancy }
 }
@@ -105,27 +95,23 @@ pub(super) fn backward(saved: &Saved, lambda: f64, upstream: f64) -> (Vec<f32>, 
                 row[i] = diagonal;
             });
             let dc = View::rows(&dc, d);
-            product(&mut da, &b.z, dc.t(), n, d);
-            product(&mut db, &a.z, dc, n, d);
+            matmul_shared(&mut da, 1.0, View::rows(&b.z, d), dc.t(), [n, d, d]);
+            matmul_shared(&mut db, 1.0, View::rows(&a.z, d), dc, [n, d, d]);
         }
         Form::Rows { aa, bb, diagonal } => {
-            let from = |gram: &[f32], out: &mut Vec<f32>, own: &Normalized, other: &Normalized| {
-                out.par_chunks_mut(BLOCK * d).enumerate().for_each(|(block, out)| {
-                    let first = block * BLOCK;
-                    let factor = (2.0 * lambda / n as f64) as f32;
-                    let count = out.len() / d;
-                    let rows = View::rows(&gram[first * n..], n);
-                    matmul(out, d, false, factor, rows, View::rows(&own.z, d), [count, d, n]);
-                    // What the diagonal adds beyond lambda C_ii^2, which the product counted.
-                    for (out, other) in out.chunks_mut(d).zip(other.z[first * d..].chunks(d)) {
-                        for ((out, &other), c) in out.iter_mut().zip(other).zip(diagonal) {
-                            *out += (2.0 * ((c - 1.0) - lambda * c)) as f32 * other;
-                        }
+            let from = |out: &mut [f32], gram: &[f32], own: &Normalized, other: &Normalized| {
+                let factor = (2.0 * lambda / n as f64) as f32;
+                let (rows, own) = (View::rows(gram, n), View::rows(&own.z, d));
+                matmul_shared(out, factor, rows, own, [n, d, n]);
+                // What the diagonal adds beyond lambda C_ii^2, which the product counted.
+                out.par_chunks_mut(d).zip(other.z.par_chunks(d)).for_each(|(out, other)| {
+                    for ((out, &other), c) in out.iter_mut().zip(other).zip(diagonal) {
+                        *out += (2.0 * ((c - 1.0) - lambda * c)) as f32 * other;
                     }
                 });
             };
-            from(bb, &mut da, a, b);
-            from(aa, &mut db, b, a);
+            from(&mut da, bb, a, b);
+            from(&mut db, aa, b, a);
         }
     }
     let scale = upstream / n as f64;
@@ -134,24 +120,11 @@ pub(super) fn backward(saved: &Saved, lambda: f64, upstream: f64) -> (Vec<f32>, 
     (da, db)
 }
 
-/// `out = z m`, `[N, D]` times `[D, D]`.
-fn product(out: &mut [f32], z: &[f32], m: View, n: usize, d: usize) {
-    // Few rows make few blocks, so that columns are shared out as well: each task takes a block of rows.
-    let rows = BLOCK.min(n.div_ceil(8)).max(8);
-    out.par_chunks_mut(rows * d).enumerate().for_each(|(block, out)| {
-        let count = out.len() / d;
-        matmul(out, d, false, 1.0, View::rows(&z[block * rows * d..], d), m, [count, d, d]);
-    });
-}
-
 /// `z z^T`, `[N, N]`.
 fn gram(z: &[f32], n: usize, d: usize) -> Vec<f32> {
     let mut out = vec![0f32; n * n];
-    out.par_chunks_mut(BLOCK * n).enumerate().for_each(|(block, out)| {
-        let count = out.len() / n;
-        let rows = View::rows(&z[block * BLOCK * d..], d);
-        matmul(out, n, false, 1.0, rows, View::rows(z, d).t(), [count, n, d]);
-    });
+    let rows = View::rows(z, d);
+    matmul_shared(&mut out, 1.0, rows, rows.t(), [n, n, d]);
     out
 }
 
@@ -187,10 +160,10 @@ fn normalize_backward(g: &mut [f32], of: &Normalized, n: usize, d: usize, scale:
 /// For each column j the sum of `value(row, j)` over the rows, in row order.
 fn column_sums(n: usize, d: usize, value: impl Fn(usize, usize) -> f64 + Sync) -> Vec<f64> {
     let mut sums = vec![0f64; d];
-    sums.par_chunks_mut(4 * BLOCK).enumerate().for_each(|(block, sums)| {
+    sums.par_chunks_mut(BLOCK).enumerate().for_each(|(block, sums)| {
         for row in 0..n {
             for (j, sum) in sums.iter_mut().enumerate() {
-                *sum += value(row, block * 4 * BLOCK + j);
+                *sum += value(row, block * BLOCK + j);
             }
         }
     });

@@ -1,6 +1,6 @@
 //! The loops of NT-Xent: tiles of logits are made, used and forgotten.
 //!
-//! Forward: one product of the [2N, D] embeddings with themselves, 64 rows against 512 at a time, and for each row a
+//! Forward: one product of the [2N, D] embeddings with themselves, 128 rows against 512 at a time, and for each row a
 //! running maximum and sum of exponentials. Kept: normalised rows, inverse norms, and one log-sum-exp per row.
 //! Backward: the same tiles again, turned into weights `p_ik + p_ki - 2 [k is i's positive]`, times the embeddings.
 //! 2 (2N)^2 D flops forward, twice that backward; memory O(N D), where the plain way keeps several (2N)^2 matrices.
@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use super::exp::{accumulate, softmax_pairs};
 use crate::matmul::{View, matmul};
 
-/// Rows of a block. With [`COLS`] a tile of logits takes 128 KiB, which stays in the second-level cache.
-const ROWS: usize = 64;
+/// Rows of a block. With [`COLS`] a tile of logits takes 256 KiB, which stays in the second-level cache.
+const ROWS: usize = 128;
 /// Columns of a tile.
 const COLS: usize = 512;
 
@@ -20,6 +20,8 @@ const COLS: usize = 512;
 pub(super) struct Saved {
     /// `[2N, D]`: the rows of both views at length 1 (or 0).
     z: Vec<f32>,
+    /// `[D, 2N]`: the same transposed, which the products read without gathering.
+    zt: Vec<f32>,
     /// `[2N]`: 1 / length of each row, 0 for a zero row.
     inverse_norm: Vec<f64>,
     /// `[2N]`: log of the sum of exponentials of each row's logits.
@@ -35,6 +37,10 @@ pub(super) fn forward(z1: &[f32], z2: &[f32], d: usize, temperature: f64) -> (f3
     z.extend_from_slice(z2);
     let m = z.len() / d;
     let inverse_norm: Vec<f64> = z.par_chunks_mut(d).map(normalize).collect();
+    let mut zt = vec![0f32; z.len()];
+    zt.par_chunks_mut(m).enumerate().for_each(|(j, column)| {
+        column.iter_mut().zip(z.iter().skip(j).step_by(d)).for_each(|(to, from)| *to = *from);
+    });
 
     let mut stats: Vec<(f64, f64)> = vec![(0.0, 0.0); m];
     stats.par_chunks_mut(ROWS).enumerate().for_each(|(block, stats)| {
@@ -42,7 +48,7 @@ pub(super) fn forward(z1: &[f32], z2: &[f32], d: usize, temperature: f64) -> (f3
         let mut maxima = vec![f32::NEG_INFINITY; stats.len()];
         let mut sums = vec![0f64; stats.len()];
         let mut positives = vec![0f64; stats.len()];
-        for_each_tile(&z, d, temperature, first, stats.len(), |start, width, tile| {
+        for_each_tile(&z, &zt, temperature, [first, stats.len(), d], |start, width, tile| {
             for (i, row) in tile.chunks_mut(width).enumerate() {
                 if let Some(j) = column(first + i, start, width) {
                     row[j] = f32::NEG_INFINITY;
@@ -59,19 +65,19 @@ pub(super) fn forward(z1: &[f32], z2: &[f32], d: usize, temperature: f64) -> (f3
     });
     let loss = stats.iter().map(|(lse, positive)| lse - positive).sum::<f64>() / m as f64;
     let lse = stats.iter().map(|(lse, _)| *lse as f32).collect();
-    (loss as f32, Saved { z, inverse_norm, lse, d, temperature })
+    (loss as f32, Saved { z, zt, inverse_norm, lse, d, temperature })
 }
 
 /// The gradient for both views, `[2N, D]`, of `upstream` times the loss.
 pub(super) fn backward(saved: &Saved, upstream: f64) -> Vec<f32> {
-    let Saved { z, inverse_norm, lse, d, temperature } = saved;
+    let Saved { z, zt, inverse_norm, lse, d, temperature } = saved;
     let (d, m) = (*d, lse.len());
     let factor = upstream / (m as f64 * temperature);
     let mut gradient = vec![0f32; z.len()];
     gradient.par_chunks_mut(ROWS * d).enumerate().for_each(|(block, gradient)| {
         let first = block * ROWS;
         let count = gradient.len() / d;
-        for_each_tile(z, d, *temperature, first, count, |start, width, tile| {
+        for_each_tile(z, zt, *temperature, [first, count, d], |start, width, tile| {
             softmax_pairs(tile, &lse[first..first + count], &lse[start..start + width]);
             for (i, row) in tile.chunks_mut(width).enumerate() {
                 if let Some(j) = column(first + i, start, width) {
@@ -95,10 +101,9 @@ pub(super) fn backward(saved: &Saved, upstream: f64) -> Vec<f32> {
 /// Makes the logits of rows `first..first + count` tile by tile: `each(start, width, tile)` gets `[count, width]`.
 fn for_each_tile(
     z: &[f32],
-    d: usize,
+    zt: &[f32],
     temperature: f64,
-    first: usize,
-    count: usize,
+    [first, count, d]: [usize; 3],
     mut each: impl FnMut(usize, usize, &mut [f32]),
 ) {
     let m = z.len() / d;
@@ -107,7 +112,7 @@ fn for_each_tile(
     for start in (0..m).step_by(COLS) {
         let width = COLS.min(m - start);
         let tile = &mut tile[..count * width];
-        let others = View::rows(&z[start * d..], d).t();
+        let others = View::rows(&zt[start..], m);
         matmul(tile, width, false, (1.0 / temperature) as f32, block, others, [count, width, d]);
         each(start, width, tile);
     }
