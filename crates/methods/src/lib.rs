@@ -5,6 +5,8 @@ mod barlow_twins;
 mod method;
 mod registry;
 mod simclr;
+#[cfg(test)]
+mod suite;
 
 pub use method::{BackboneMaker, Build, Forward, Method, Step};
 pub use registry::{Entry, REGISTRY, find};

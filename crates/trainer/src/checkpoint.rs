@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,6 +13,8 @@ use diptych_methods::Method;
 use diptych_nn::{Layout, ParamStore};
 use diptych_optim::Optimizer;
 use safetensors::SafeTensors;
+
+use crate::log::replace_file;
 
 /// The version of the format; a newer one is refused.
 const VERSION: u32 = 1;
@@ -65,10 +66,7 @@ impl Checkpoints {
                 add(&format!("extra/{name}"), store)?;
             }
             let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (name, t)), Some(describe(position)))?;
-            let mut file = tempfile::Builder::new().prefix(".step-").tempfile_in(&self.dir)?;
-            file.write_all(&bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
+            replace_file(&path, &bytes)?;
             sync_dir(&self.dir)
         };
         write().with_context(|| {
@@ -150,7 +148,7 @@ impl Checkpoints {
         for entry in fs::read_dir(&self.dir).with_context(|| format!("{} can't be read", self.dir.display()))? {
             let entry = entry?;
             let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".step-") || name.as_encoded_bytes().starts_with(b".best") {
+            if name.as_encoded_bytes().starts_with(b".diptych-") || name.as_encoded_bytes().starts_with(b".best") {
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -12,7 +12,7 @@ use diptych_backbones::BackboneConfig;
 use diptych_optim::OptimConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::error::bad_input;
 use crate::{BadInput, OrBadInput};
@@ -187,7 +187,12 @@ impl Recipe {
     /// # Errors
     /// Never for a recipe that came from [`Self::resolve`].
     pub fn to_table(&self) -> anyhow::Result<Table> {
-        Ok(Table::try_from(self)?)
+        let mut table = Value::Table(Table::try_from(self)?);
+        shorten(&mut table);
+        match table {
+            Value::Table(table) => Ok(table),
+            _ => Ok(Table::new()),
+        }
     }
 
     /// The recipe as the text of a file that makes the same run.
@@ -196,6 +201,18 @@ impl Recipe {
     /// Never for a recipe that came from [`Self::resolve`].
     pub fn to_toml(&self) -> anyhow::Result<String> {
         Ok(toml::to_string(&self.to_table()?)?)
+    }
+}
+
+/// A 32-bit number that became a 64-bit one reads 0.48500001430511475; this makes it 0.485 again.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::Float(number) if f64::from(*number as f32) == *number => {
+            *number = (*number as f32).to_string().parse().unwrap_or(*number);
+        }
+        Value::Array(list) => list.iter_mut().for_each(shorten),
+        Value::Table(table) => table.iter_mut().for_each(|(_, value)| shorten(value)),
+        _ => {}
     }
 }
 

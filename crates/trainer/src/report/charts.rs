@@ -69,7 +69,7 @@ fn kind_html(data: &ReportData, kind: SeriesKind, steps: &Axis) -> String {
              a running mean. Losses of different methods or batch sizes can't be compared.",
             true,
         ),
-        SeriesKind::LossPart => each(|_| "One term of the loss, as it enters the sum.", true),
+        SeriesKind::LossPart => each(|_| "One of the loss's terms, or a measure that goes with it.", true),
         SeriesKind::EmbeddingStd => chart(
             "Embedding standard deviation",
             series,
