@@ -14,24 +14,21 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Commands of the `diptych` binary, with the line that `cargo xtask --help` shows.
+/// Commands that the `diptych` binary has, with the line that `cargo xtask --help` shows.
 const USER_COMMANDS: &[(&str, &str)] = &[
     ("train", "Pretrain a backbone on a folder of images (or on the built-in drawn data set)"),
-    ("eval", "Evaluate a backbone: knn, linear, ..."),
+    ("eval", "Evaluate a backbone: knn, linear"),
     ("embed", "Write the features of images to a file"),
-    ("export", "Write a backbone for torchvision and others"),
-    ("import", "Read a backbone that another project trained"),
-    ("preview", "Show the augmented views of images"),
-    ("stats", "Mean and standard deviation of a data set"),
+    ("export", "Write a backbone for torchvision"),
+    ("preview", "Make a picture of the views that a recipe makes"),
     ("draw", "Write the built-in data set out as image files"),
-    ("pack", "Pack a folder of images into one file"),
-    ("sweep", "Train several settings, one after another"),
-    ("bench", "Measure speed and memory"),
-    ("doctor", "Look at this machine and say what will work"),
 ];
 
+/// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
+const RESERVED: &[&str] = &["import", "stats", "pack", "sweep", "bench", "doctor"];
+
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]
 struct Cli {
     #[command(subcommand)]
     command: Habit,
@@ -91,7 +88,7 @@ fn run() -> Result<ExitCode> {
     // User commands go past clap, so that every argument reaches the binary as it was typed.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = args.first().and_then(|arg| arg.to_str());
-    if USER_COMMANDS.iter().any(|(name, _)| first == Some(name)) {
+    if USER_COMMANDS.iter().map(|(name, _)| name).chain(RESERVED).any(|name| first == Some(name)) {
         return binary::hand_over(&args);
     }
     let done = match Cli::parse().command {
