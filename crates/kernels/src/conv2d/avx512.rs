@@ -4,6 +4,8 @@
 //! source channels; each step loads V vectors of packed weights and broadcasts one value of each pixel's source row.
 //! The weight gradient holds P source channels x 16 V output channels and walks pixels. Both do 24 (16) fused
 //! multiply-adds for 10 to 14 loads, so the multiplier is the limit, not the load ports.
+//! Measured on one core of a 2-core Xeon (Sapphire Rapids), warm caches, forward: 145 to 170 GFLOP/s for 3x3 with 32 to
+//! 128 channels, 90 with 16 (12 pixels x one vector), 85 for the 3-channel 3x3 stem (`examples/conv_speed.rs`).
 
 // Loops of known length over arrays that must stay in registers are written with their indices.
 #![allow(clippy::needless_range_loop)]
