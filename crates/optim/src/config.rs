@@ -247,16 +247,14 @@ impl OptimConfig {
     }
 }
 
+/// What [`build`] gives: the optimizer and the learning rate of each step.
+pub type Built = (Box<dyn Optimizer>, Box<dyn Schedule>);
+
 /// An optimizer and its schedule for a run of `steps` steps at a (global) batch size.
 ///
 /// # Errors
 /// The first setting that cannot be, by its key: `optim.lr must be positive, is -1`.
-pub fn build(
-    config: &OptimConfig,
-    batch_size: usize,
-    steps: u64,
-    steps_per_epoch: u64,
-) -> Result<(Box<dyn Optimizer>, Box<dyn Schedule>), ConfigError> {
+pub fn build(config: &OptimConfig, batch_size: usize, steps: u64, steps_per_epoch: u64) -> Result<Built, ConfigError> {
     config.check()?;
     let schedule = config.schedule(batch_size, steps, steps_per_epoch)?;
     let (momentum, decay, rules) = (config.momentum, config.weight_decay, config.rules());

@@ -15,7 +15,7 @@ mod sgd;
 mod tests;
 mod variant;
 
-pub use config::{Algorithm, ConfigError, LrScaling, OptimConfig, ScheduleKind, build};
+pub use config::{Algorithm, Built, ConfigError, LrScaling, OptimConfig, ScheduleKind, build};
 pub use groups::{Decay, GroupLr, Rules, Treatment, describe};
 pub use lars::Lars;
 pub use optimizer::{Optimizer, first_non_finite};
