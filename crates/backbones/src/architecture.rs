@@ -55,7 +55,7 @@ impl Stem {
 pub struct Architecture {
     /// The residual block.
     pub block: BlockKind,
-    /// Blocks of each of the four layers.
+    /// Blocks of each of the four layers; zeros at the end leave layers out.
     pub depths: [usize; 4],
     /// Channels of the stem and of the first layer's inner convolutions; each layer doubles them.
     pub base: usize,
@@ -66,9 +66,14 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// How many layers there are: four, or fewer in a small network.
+    pub fn layers(&self) -> usize {
+        self.depths.iter().take_while(|depth| **depth > 0).count()
+    }
+
     /// F, the width of a representation.
     pub fn out_dim(&self) -> usize {
-        self.base * 8 * self.block.expansion()
+        (self.base << (self.layers().max(1) - 1)) * self.block.expansion()
     }
 
     /// The Python lines that build this network in PyTorch as `model`, ready for
@@ -78,7 +83,8 @@ impl Architecture {
             BlockKind::Basic => "BasicBlock",
             BlockKind::Bottleneck => "Bottleneck",
         };
-        let (base, depths) = (self.base, self.depths);
+        // torchvision makes at least one block a layer; a layer too many is taken out again below.
+        let (base, depths) = (self.base, self.depths.map(|depth| depth.max(1)));
         let (kernel, stride, padding) = self.stem.convolution();
         let mut lines = vec!["import torch".to_string()];
         lines.push(format!("from torchvision.models.resnet import ResNet, {block}"));
@@ -92,6 +98,9 @@ impl Architecture {
             lines.push(format!("model = WideResNet({block}, {depths:?})"));
             lines.push(format!("model.bn1 = torch.nn.BatchNorm2d({base})"));
             lines.push(format!("model.fc = torch.nn.Linear({}, 1000)", self.out_dim()));
+        }
+        for layer in self.layers()..4 {
+            lines.push(format!("model.layer{} = torch.nn.Identity()", layer + 1));
         }
         if base != 64 || self.stem != Stem::Imagenet {
             lines.push(format!("model.conv1 = torch.nn.Conv2d(3, {base}, {kernel}, {stride}, {padding}, bias=False)"));

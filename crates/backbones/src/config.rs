@@ -43,7 +43,7 @@ pub struct BackboneConfig {
     pub name: String,
     /// Every channel times 1, 2 or 4, the stem's included, as SimCLR's ResNet-50 (2x) and (4x).
     pub width: usize,
-    /// Channels of the first layer before `width`; 64 when left out, 32 for `resnet_tiny`.
+    /// Channels of the first layer before `width`; 64 when left out, 16 for `resnet_tiny`.
     pub base: Option<usize>,
     /// What comes before the first block.
     pub stem: StemChoice,
@@ -78,7 +78,7 @@ impl BackboneConfig {
             "resnet50" => (BlockKind::Bottleneck, [3, 4, 6, 3], 64),
             "resnet101" => (BlockKind::Bottleneck, [3, 4, 23, 3], 64),
             "resnet152" => (BlockKind::Bottleneck, [3, 8, 36, 3], 64),
-            "resnet_tiny" => (BlockKind::Basic, [1, 1, 1, 1], 32),
+            "resnet_tiny" => (BlockKind::Basic, [1, 1, 1, 0], 16),
             other => bail!("backbone.name: {other} is not known; {}", suggestion(other)),
         };
         if ![1, 2, 4].contains(&self.width) {

@@ -79,7 +79,7 @@ impl ResNet {
         let bn1 = BatchNorm::new(&mut scope.pp("bn1"), base, 1.0)?;
         let mut inputs = base;
         let mut layers = Vec::new();
-        for (i, &depth) in architecture.depths.iter().enumerate() {
+        for (i, &depth) in architecture.depths[..architecture.layers()].iter().enumerate() {
             let mut scope = scope.pp(format!("layer{}", i + 1));
             let inner = base << i;
             let mut layer = Vec::new();
@@ -99,7 +99,7 @@ impl Backbone for ResNet {
         let stages = self.stages(x, train)?;
         match stages.last() {
             Some(c5) => global_avg_pool(c5),
-            None => candle_core::bail!("a ResNet has four layers"),
+            None => candle_core::bail!("a ResNet has at least one layer"),
         }
     }
 
@@ -171,7 +171,7 @@ mod tests {
             let (_, net) = build("resnet_tiny", |a| a.stem = stem)?;
             let stages = net.stages(&x, false)?;
             for (i, stage) in stages.iter().enumerate() {
-                assert_eq!(stage.dims(), [1, first >> i, first >> i, 32 << i], "{stem:?}");
+                assert_eq!(stage.dims(), [1, first >> i, first >> i, 16 << i], "{stem:?}");
             }
             assert_eq!(net.forward_t(&x, false)?.dims(), [1, net.out_dim()]);
         }
