@@ -3,7 +3,7 @@
 //! A few kills by default; `DIPTYCH_KILLS=20` asks for more. Every third comes while a checkpoint is being written.
 
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use diptych_tests::{Folder, metrics, tensors, words};
@@ -36,10 +36,10 @@ fn checkpoints(run: &Path) -> Vec<u64> {
     steps
 }
 
-/// Whether a temporary checkpoint file is there.
+/// Whether a checkpoint's temporary file is there: a hidden one.
 fn writing(run: &Path) -> bool {
     let Ok(mut entries) = std::fs::read_dir(run.join("checkpoints")) else { return false };
-    entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(".step-")))
+    entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b".")))
 }
 
 /// Kills the run at `moment`; false when it has ended by itself.
@@ -79,11 +79,13 @@ fn killed_runs_end_like_unbroken_ones() {
             2 => Moment::Write(1 + (k as usize * 5) % 9),
             _ => Moment::Share((k as f64 + 0.5) / kills as f64),
         };
+        let mut attempts = 0..8;
         // A run that was faster this time is started again and killed earlier.
         let (folder, left_half_written) = loop {
+            assert!(attempts.next().is_some(), "kill {k}: the run was never met at {moment:?}");
             let folder = Folder::new();
             let run = folder.path("run");
-            let mut child = folder.command(arguments()).stdout(std::process::Stdio::null()).spawn().unwrap();
+            let mut child = folder.command(arguments()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             if kill_at(&mut child, &run, moment, time) {
                 let half = writing(&run);
                 break (folder, half);
