@@ -2,6 +2,8 @@
 
 mod bad_images;
 mod bad_input;
+#[cfg(unix)]
+mod disk;
 mod evaluate;
 #[cfg(unix)]
 mod kill;
