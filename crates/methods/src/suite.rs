@@ -41,7 +41,8 @@ fn every_trainable_parameter_has_a_gradient() -> Result<()> {
         let mut method = build(entry, 1)?;
         let gradients = method.forward(&batch(entry, 6)?)?.loss.total.backward()?;
         for (name, param) in method.params().trainable() {
-            let gradient = gradients.get(&param.var).unwrap_or_else(|| panic!("{}: {name} has no gradient", entry.name));
+            let gradient =
+                gradients.get(&param.var).unwrap_or_else(|| panic!("{}: {name} has no gradient", entry.name));
             let norm = gradient.sqr()?.sum_all()?.to_scalar::<f32>()?;
             assert!(norm > 0.0 && norm.is_finite(), "{}: {name} has a gradient of norm {norm}", entry.name);
         }

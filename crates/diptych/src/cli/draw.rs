@@ -54,9 +54,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         say(format!("{} images in {}", splits.train.len(), args.out.display()));
         return Ok(());
     }
-    write_folder(splits.train.as_ref(), &args.out.join("train"), format, FileLayout::Classes).or_bad_input()?;
+    write_folder(splits.train.as_ref(), args.out.join("train"), format, FileLayout::Classes).or_bad_input()?;
     if let Some(test) = &splits.test {
-        write_folder(test.as_ref(), &args.out.join("test"), format, FileLayout::Classes).or_bad_input()?;
+        write_folder(test.as_ref(), args.out.join("test"), format, FileLayout::Classes).or_bad_input()?;
     }
     say(format!("{} + {} images in {}/train and /test", args.train_size, args.test_size, args.out.display()));
     Ok(())

@@ -165,7 +165,7 @@ impl Recipe {
         at_least("trainer.keep_checkpoints", trainer.keep_checkpoints as u64, 1)?;
         at_least("trainer.accumulate", trainer.accumulate as u64, 1)?;
         at_least("data.image_size", data.image_size as u64, 8)?;
-        if !(trainer.knn_temperature > 0.0) {
+        if trainer.knn_temperature.is_nan() || trainer.knn_temperature <= 0.0 {
             bad_input!("trainer.knn_temperature must be positive, it is {}", trainer.knn_temperature);
         }
         if !(0.0..=1.0).contains(&data.max_error_share) {
