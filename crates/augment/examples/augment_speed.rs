@@ -67,7 +67,8 @@ fn main() {
             );
         }
         let mut out = ops::resize(&image, size, size, Interpolation::Bicubic);
-        let ops: [(&str, fn(&mut Image)); 8] = [
+        type Op = fn(&mut Image);
+        let ops: [(&str, Op); 8] = [
             ("flip", ops::flip),
             ("brightness", |i| ops::brightness(i, 0.999)),
             ("contrast", |i| ops::contrast(i, 0.999)),

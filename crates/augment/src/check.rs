@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_key_and_the_expectation_are_named() {
-        let cases: [(fn(&mut Recipe), &str); 14] = [
+        type Edit = fn(&mut Recipe);
+        let cases: [(Edit, &str); 14] = [
             (|r| r.size = 0, "augment.size is 0, expected 1 to 8192 pixels"),
             (
                 |r| r.crop_scale = [0.0, 1.0],
