@@ -1,8 +1,9 @@
-//! Diptych: self-supervised pretraining of vision backbones, from a folder of unlabelled images to weights that load
+//! Diptych: self-supervised pretraining of vision backbones, from a folder of unlabeled images to weights that load
 //! elsewhere.
 //!
 //! This crate is the door: it re-exports the others under short names, embeds the recipes, and holds the command line.
 //! Each of the others can be used alone.
+#![doc = include_str!("../README.md")]
 
 pub use diptych_augment as augment;
 pub use diptych_backbones as backbones;

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use diptych_nn::{BatchNorm, Linear, Scope};
 
-/// The normalisation after a linear layer.
+/// The normalization after a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
     /// None.
@@ -16,14 +16,14 @@ pub enum Norm {
     Plain,
 }
 
-/// Linear, then normalisation, then ReLU, as far as wanted.
+/// Linear, then normalization, then ReLU, as far as wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Output width.
     pub width: usize,
     /// Whether the linear layer has a bias.
     pub bias: bool,
-    /// What normalises its output.
+    /// What normalizes its output.
     pub norm: Norm,
     /// Whether a ReLU follows.
     pub relu: bool,

@@ -9,7 +9,7 @@ pub fn simclr(widths: &[usize]) -> Vec<Block> {
 }
 
 /// Barlow Twins (Zbontar et al. 2021, section 2.2): no biases, batch norm and ReLU on all but the last layer, which is
-/// linear; the loss normalises it.
+/// linear; the loss normalizes it.
 pub fn barlow_twins(widths: &[usize]) -> Vec<Block> {
     blocks(widths, Norm::None)
 }

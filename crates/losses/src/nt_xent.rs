@@ -23,8 +23,8 @@ pub struct NtXent {
 impl NtXent {
     /// The loss of two views.
     ///
-    /// `z1`, `z2`: `[N, D]` f32, any scale, row i of both from the same image; they are L2-normalised here. A row of
-    /// zeros normalises to zeros and gets no gradient. Memory is O(N D).
+    /// `z1`, `z2`: `[N, D]` f32, any scale, row i of both from the same image; they are L2-normalized here. A row of
+    /// zeros normalizes to zeros and gets no gradient. Memory is O(N D).
     ///
     /// Parts: `positive_cosine`, the mean cosine similarity of the N pairs.
     ///

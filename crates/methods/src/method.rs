@@ -60,7 +60,7 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// State that is checkpointed and never optimised: a target network, a queue.
+    /// State that is checkpointed and never optimized: a target network, a queue.
     fn extra_state(&self) -> Vec<(&'static str, &ParamStore)> {
         Vec::new()
     }

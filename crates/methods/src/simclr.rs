@@ -51,7 +51,7 @@ pub(crate) struct Config {
 pub(crate) enum ForwardMode {
     /// In one batch of 2N, as the official code does.
     Fused,
-    /// One after the other, each normalised by its own statistics.
+    /// One after the other, each normalized by its own statistics.
     Split,
 }
 

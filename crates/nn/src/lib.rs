@@ -1,4 +1,4 @@
-//! Parameters with roles and groups, layers over channels-last kernels, initialisers and checkpoint tensors.
+//! Parameters with roles and groups, layers over channels-last kernels, initializers and checkpoint tensors.
 #![doc = include_str!("../README.md")]
 
 mod backbone;

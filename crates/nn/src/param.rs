@@ -9,7 +9,7 @@ pub enum Role {
     Weight,
     /// An additive bias.
     Bias,
-    /// Scale or shift of a normalisation layer.
+    /// Scale or shift of a normalization layer.
     Norm,
     /// A value that is kept and saved, but that no optimizer changes: running statistics, queues.
     Buffer,
@@ -26,7 +26,7 @@ pub enum Group {
     Predictor,
     /// The prototypes of SwAV and its kin.
     Prototypes,
-    /// Parameters that stay as they were initialised.
+    /// Parameters that stay as they were initialized.
     Frozen,
 }
 

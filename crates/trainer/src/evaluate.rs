@@ -154,7 +154,7 @@ pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
     })
 }
 
-/// The middle of each image, normalised as in training.
+/// The middle of each image, normalized as in training.
 pub(crate) fn transform(recipe: &Recipe) -> Transform {
     Transform {
         size: recipe.augment.size,
@@ -165,7 +165,7 @@ pub(crate) fn transform(recipe: &Recipe) -> Transform {
     }
 }
 
-/// The labelled training images that vote, at most `trainer.knn_bank`.
+/// The labeled training images that vote, at most `trainer.knn_bank`.
 fn bank(run: &Prepared) -> Arc<dyn Dataset> {
     let bank = run.splits.bank();
     match run.recipe.trainer.knn_bank {

@@ -35,7 +35,7 @@ pub(crate) struct CollapseMonitor {
 }
 
 impl CollapseMonitor {
-    /// Looks at the standard deviation of the L2-normalised embeddings in D dimensions, which is 1/sqrt(D) for a uniform
+    /// Looks at the standard deviation of the L2-normalized embeddings in D dimensions, which is 1/sqrt(D) for a uniform
     /// sphere and 0 for a point. Returns a sentence once, after three low looks in a row.
     pub(crate) fn look(&mut self, step: u64, embedding_std: f64, dimensions: usize) -> Option<String> {
         let uniform = 1.0 / (dimensions.max(1) as f64).sqrt();

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use diptych::trainer::BadInput;
 
-/// Pretrains a vision backbone on a folder of unlabelled images.
+/// Pretrains a vision backbone on a folder of unlabeled images.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", version, disable_help_subcommand = true)]
 struct Cli {

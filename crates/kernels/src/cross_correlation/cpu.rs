@@ -1,6 +1,6 @@
 //! The loops of the Barlow Twins loss.
 //!
-//! Both views are normalised per column (two passes, sums in f64); then one of two equal forms:
+//! Both views are normalized per column (two passes, sums in f64); then one of two equal forms:
 //!
 //! * D x D, when D < 2 N: C = A^T B / N is made and kept; backward two products with dC.
 //!   2 N D^2 flops forward, 4 N D^2 backward.
@@ -38,7 +38,7 @@ enum Form {
     Rows { aa: Vec<f32>, bb: Vec<f32>, diagonal: Vec<f64> },
 }
 
-/// One view after batch normalisation.
+/// One view after batch normalization.
 struct Normalized {
     /// `[N, D]`.
     z: Vec<f32>,
@@ -143,7 +143,7 @@ fn normalize(z: &[f32], d: usize, eps: f64) -> Normalized {
     Normalized { z: out, inverse_std }
 }
 
-/// `g` becomes `scale (g - mean(g) - z mean(g z)) / std`: the gradient through the normalisation to `z`.
+/// `g` becomes `scale (g - mean(g) - z mean(g z)) / std`: the gradient through the normalization to `z`.
 fn normalize_backward(g: &mut [f32], of: &Normalized, n: usize, d: usize, scale: f64) {
     let z = &of.z;
     let mean = column_sums(n, d, |row, j| f64::from(g[row * d + j]));

@@ -1,4 +1,4 @@
-//! The Barlow Twins loss as one op: batch normalisation, cross-correlation and both terms in one pass.
+//! The Barlow Twins loss as one op: batch normalization, cross-correlation and both terms in one pass.
 
 mod cpu;
 pub mod reference;
@@ -22,14 +22,14 @@ pub struct BarlowTwinsParts {
 
 /// The loss of Barlow Twins (arXiv:2103.03230, eq. 1 and 2) as its official code computes it.
 ///
-/// `z1`, `z2`: `[N, D]`, row i of both from the same image. Each column is normalised to mean 0 and variance 1 by the
+/// `z1`, `z2`: `[N, D]`, row i of both from the same image. Each column is normalized to mean 0 and variance 1 by the
 /// biased variance plus `eps` (the code's batch norm without affine; its `eps` is 1e-5); then
 ///
 /// ```text
 /// C = z1^T z2 / N,   L = sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2
 /// ```
 ///
-/// The gradient goes through the normalisation. Where D >= 2 N, the D x D matrix is never made: the same sums come from
+/// The gradient goes through the normalization. Where D >= 2 N, the D x D matrix is never made: the same sums come from
 /// the two N x N Gram matrices. The result is the same for any number of threads.
 ///
 /// # Errors

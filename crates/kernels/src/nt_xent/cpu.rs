@@ -1,7 +1,7 @@
 //! The loops of NT-Xent: tiles of logits are made, used and forgotten.
 //!
 //! Forward: one product of the [2N, D] embeddings with themselves, 128 rows against 512 at a time, and for each row a
-//! running maximum and sum of exponentials. Kept: normalised rows, inverse norms, and one log-sum-exp per row.
+//! running maximum and sum of exponentials. Kept: normalized rows, inverse norms, and one log-sum-exp per row.
 //! Backward: the same tiles again, turned into weights `p_ik + p_ki - 2 [k is i's positive]`, times the embeddings.
 //! 2 (2N)^2 D flops forward, twice that backward; memory O(N D), where the plain way keeps several (2N)^2 matrices.
 //! Row blocks are the unit of parallel work and tiles go in order, so the result is the same for any thread count.
@@ -136,7 +136,7 @@ fn normalize(row: &mut [f32]) -> f64 {
     inverse
 }
 
-/// `g` becomes `scale (g - z <z, g>)`: the gradient through the normalisation to `z`.
+/// `g` becomes `scale (g - z <z, g>)`: the gradient through the normalization to `z`.
 fn normalize_backward(g: &mut [f32], z: &[f32], scale: f64) {
     let along = g.iter().zip(z).map(|(&g, &z)| f64::from(g) * f64::from(z)).sum::<f64>();
     for (g, &z) in g.iter_mut().zip(z) {

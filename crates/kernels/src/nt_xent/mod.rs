@@ -11,10 +11,10 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, b
 use crate::dense::slice;
 use crate::embeddings::pair;
 
-/// NT-Xent: the normalised, temperature-scaled cross entropy over 2N views (SimCLR, arXiv:2002.05709, eq. 1).
+/// NT-Xent: the normalized, temperature-scaled cross entropy over 2N views (SimCLR, arXiv:2002.05709, eq. 1).
 ///
-/// `z1`, `z2`: `[N, D]`, any scale, row i of both from the same image; they are L2-normalised here.
-/// Returns the mean over the 2N rows, `[]` f32. A row of zeros normalises to zeros and gets no gradient.
+/// `z1`, `z2`: `[N, D]`, any scale, row i of both from the same image; they are L2-normalized here.
+/// Returns the mean over the 2N rows, `[]` f32. A row of zeros normalizes to zeros and gets no gradient.
 ///
 /// ```text
 /// l(i, j) = -log( exp(s_ij / t) / sum_{k != i} exp(s_ik / t) ),  s = cosine similarity

@@ -43,7 +43,7 @@ impl BatchNorm {
         Ok(Self { gamma, beta, running_mean, running_var, momentum: 0.1, eps: 1e-5 })
     }
 
-    /// Normalises `x` `[.., C]`.
+    /// Normalizes `x` `[.., C]`.
     ///
     /// # Errors
     /// If the channels differ, or a training batch holds a single value per channel.
@@ -51,7 +51,7 @@ impl BatchNorm {
         self.forward_with(x, None, false, train)
     }
 
-    /// Normalises, adds `residual` (of `x`'s shape), and applies ReLU if `relu`, in one op.
+    /// Normalizes, adds `residual` (of `x`'s shape), and applies ReLU if `relu`, in one op.
     ///
     /// In training the batch's statistics are used and the running ones move towards them, the variance by its
     /// unbiased estimate, as PyTorch does.
