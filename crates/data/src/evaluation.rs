@@ -8,7 +8,7 @@ use diptych_augment::{Image, center_view};
 use crate::failures::Failures;
 use crate::loader::{check_len, stack};
 use crate::pipeline::{Job, Pipeline, Plan};
-use crate::{DataError, Dataset, MAX_ERROR_SHARE, Skipped};
+use crate::{DataError, Dataset, Skipped};
 
 /// Some images in the order of the data set.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct EvalBatches {
 /// All images of `dataset` in order, `batch_size` at a time, as [`center_view`]s of `size` normalized by `mean` and `std`,
 /// made by `workers` threads.
 ///
-/// An image that cannot be decoded is left out, with its label and index, and counted; above [`MAX_ERROR_SHARE`] of the set
+/// An image that cannot be decoded is left out, with its label and index, and counted; above `max_error_share` of the set
 /// the stream ends with an error. A batch of which nothing is left is passed over.
 ///
 /// # Errors
@@ -42,6 +42,7 @@ pub fn eval_batches(
     mean: [f32; 3],
     std: [f32; 3],
     workers: usize,
+    max_error_share: f64,
 ) -> Result<EvalBatches, DataError> {
     check_len(dataset.len())?;
     if batch_size == 0 || size == 0 || std.iter().any(|std| !std.is_finite() || *std <= 0.0) {
@@ -49,7 +50,7 @@ pub fn eval_batches(
             "evaluation with batch size {batch_size}, image size {size}, std {std:?}: all must be above 0"
         )));
     }
-    let failures = Failures::new(MAX_ERROR_SHARE, dataset.len());
+    let failures = Failures::new(max_error_share, dataset.len());
     let job = Arc::new(Evaluation { dataset, batch_size, size, mean, std, failures });
     Ok(EvalBatches { pipeline: Pipeline::start(job.clone(), workers, 2)?, job })
 }

@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     }
 
     let (mut right, mut all) = (0, 0);
-    for batch in eval_batches(test, 256, size, recipe.augment.mean, recipe.augment.std, 1)? {
+    for batch in eval_batches(test, 256, size, recipe.augment.mean, recipe.augment.std, 1, 0.0)? {
         let batch = batch?;
         let logits = head.forward(&backbone.forward_t(&batch.images, false)?, false)?;
         let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;

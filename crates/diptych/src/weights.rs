@@ -70,6 +70,7 @@ pub fn build(source: &Source, seed: u64) -> Result<Weights> {
             size: recipe.augment.size,
             mean: recipe.augment.mean,
             std: recipe.augment.std,
+            max_error_share: recipe.data.max_error_share,
             ..Transform::default()
         };
         (BackboneConfig { weights: None, ..recipe.backbone }, transform, Some(recipe.data))

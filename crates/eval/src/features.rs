@@ -23,6 +23,8 @@ pub struct Transform {
     pub batch_size: usize,
     /// Threads that decode; changes the speed, not the features.
     pub workers: usize,
+    /// The share of images that may be undecodable, and are left out; above it the features end with an error.
+    pub max_error_share: f64,
 }
 
 impl Default for Transform {
@@ -34,6 +36,7 @@ impl Default for Transform {
             std: diptych_augment::IMAGENET_STD,
             batch_size: ROWS,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_error_share: diptych_data::MAX_ERROR_SHARE,
         }
     }
 }
@@ -41,7 +44,7 @@ impl Default for Transform {
 impl Transform {
     /// The prepared images of a data set, batch by batch.
     pub(crate) fn batches(&self, dataset: Arc<dyn Dataset>, batch_size: usize) -> Result<EvalBatches> {
-        Ok(eval_batches(dataset, batch_size, self.size, self.mean, self.std, self.workers)?)
+        Ok(eval_batches(dataset, batch_size, self.size, self.mean, self.std, self.workers, self.max_error_share)?)
     }
 }
 

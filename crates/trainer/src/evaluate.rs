@@ -162,6 +162,7 @@ pub(crate) fn transform(recipe: &Recipe) -> Transform {
         std: recipe.augment.std,
         batch_size: 256,
         workers: workers(recipe.data.workers),
+        max_error_share: recipe.data.max_error_share,
     }
 }
 

@@ -62,6 +62,13 @@ impl RunDir {
     pub fn prepare(&self) -> Result<()> {
         let attempt = || -> std::io::Result<()> {
             fs::create_dir_all(self.checkpoints())?;
+            for entry in fs::read_dir(&self.root)? {
+                // What a kill left of a file that was being written.
+                let entry = entry?;
+                if entry.file_name().as_encoded_bytes().starts_with(b".diptych-") {
+                    fs::remove_file(entry.path())?;
+                }
+            }
             fs::write(self.root.join(".write-test"), b"")?;
             fs::remove_file(self.root.join(".write-test"))
         };

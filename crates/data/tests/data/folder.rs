@@ -266,7 +266,7 @@ fn a_hostile_folder_is_trained_and_evaluated_on() {
     let strict = LoaderConfig { max_error_share: 0.05, ..config };
     let error = Loader::new(set.clone(), strict).unwrap().find_map(Result::err).unwrap();
     assert!(matches!(error, DataError::TooManyErrors { failed: 2, .. }), "{error}");
-    let error = eval_batches(set, 4, 16, [0.5; 3], [0.5; 3], 1).unwrap().find_map(Result::err).unwrap();
+    let error = eval_batches(set, 4, 16, [0.5; 3], [0.5; 3], 1, 0.05).unwrap().find_map(Result::err).unwrap();
     assert!(error.to_string().contains("bad_empty.png: the file is empty (0 bytes)"), "{error}");
 }
 

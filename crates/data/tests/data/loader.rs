@@ -236,7 +236,7 @@ fn bad_configurations_are_refused_with_a_sentence() {
 fn evaluation_shows_all_in_order_and_leaves_out_what_is_broken() {
     for workers in [1, 3] {
         let dataset = Arc::new(Recorded { broken: HashSet::from([1, 20, 21, 22]), ..Recorded::new(100) });
-        let mut batches = eval_batches(dataset.clone(), 3, 8, [0.5; 3], [0.25; 3], workers).unwrap();
+        let mut batches = eval_batches(dataset.clone(), 3, 8, [0.5; 3], [0.25; 3], workers, 0.05).unwrap();
         let mut seen = Vec::new();
         for batch in &mut batches {
             let batch = batch.unwrap();
@@ -261,6 +261,6 @@ fn evaluation_shows_all_in_order_and_leaves_out_what_is_broken() {
         assert_eq!((batches.skipped(), batches.take_skipped().len()), (4, 4));
     }
     let dataset = Arc::new(Recorded { broken: (10..16).collect(), ..Recorded::new(100) });
-    let error = eval_batches(dataset, 7, 8, [0.5; 3], [0.25; 3], 2).unwrap().find_map(Result::err).unwrap();
+    let error = eval_batches(dataset, 7, 8, [0.5; 3], [0.25; 3], 2, 0.05).unwrap().find_map(Result::err).unwrap();
     assert!(matches!(error, DataError::TooManyErrors { failed: 6, total: 100, .. }), "{error}");
 }

@@ -1,10 +1,12 @@
 //! `embed`: the features of images as a file.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use diptych::data::{OpenOptions, open};
+use diptych::data::{Dataset, OpenOptions, open};
 use diptych::eval::features;
 use diptych::trainer::{BadInput, OrBadInput};
 
@@ -32,20 +34,25 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return Err(BadInput(message).into());
     }
     let weights = args.weights.open()?;
-    let options = OpenOptions { image_size: weights.transform.size, ..OpenOptions::default() };
+    let drawn = weights.data.as_ref().map_or(weights.transform.size, |data| data.image_size);
+    let options = OpenOptions { image_size: drawn, ..OpenOptions::default() };
     let splits = open(&args.data, &options).or_bad_input()?;
     let mut parts = Vec::new();
     match (args.split.as_str(), &splits.test) {
-        ("train", _) | ("all", None) => parts.push(splits.train.clone()),
-        ("test", Some(test)) => parts.push(test.clone()),
-        ("all", Some(test)) => parts.extend([splits.train.clone(), test.clone()]),
+        ("train", _) | ("all", None) => parts.push(("train", splits.train.clone())),
+        ("test", Some(test)) => parts.push(("test", test.clone())),
+        ("all", Some(test)) => parts.extend([("train", splits.train.clone()), ("test", test.clone())]),
         ("test", None) => return Err(BadInput(format!("{} has no test split", args.data.display())).into()),
         (other, _) => return Err(BadInput(format!("--split {other} is not one of train, test, all")).into()),
     }
     let (mut rows, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for part in &parts {
+    let prefix = same_names(&parts);
+    for (split, part) in &parts {
         let found = features(weights.backbone.as_ref(), part, &weights.transform)?;
-        names.extend(found.indices.iter().map(|&i| part.name(i as usize)));
+        names.extend(found.indices.iter().map(|&i| match prefix {
+            true => format!("{split}/{}", part.name(i as usize)),
+            false => part.name(i as usize),
+        }));
         labels.extend(found.labels.unwrap_or_default().into_iter().map(i64::from));
         rows.push(found.x);
     }
@@ -80,4 +87,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         args.out.display()
     ));
     Ok(())
+}
+
+/// Whether two images of different splits have the same path below their splits, so that the split must be named.
+fn same_names(parts: &[(&str, Arc<dyn Dataset>)]) -> bool {
+    let mut seen = HashSet::new();
+    parts.iter().any(|(_, part)| (0..part.len()).any(|i| !seen.insert(part.name(i))))
 }

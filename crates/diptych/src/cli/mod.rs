@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use diptych::data::DataError;
 use diptych::trainer::BadInput;
 
 /// Pretrains a vision backbone on a folder of unlabeled images.
@@ -59,9 +60,15 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::from(if error.chain().any(|cause| cause.is::<BadInput>()) { 2 } else { 1 })
+            ExitCode::from(if error.chain().any(is_bad_input) { 2 } else { 1 })
         }
     }
+}
+
+/// Whether the user can mend it: what is said to be bad input, and data that can't be read.
+fn is_bad_input(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let data = cause.downcast_ref::<DataError>();
+    cause.is::<BadInput>() || data.is_some_and(|error| !matches!(error, DataError::Worker(_)))
 }
 
 /// Prints a line; a closed pipe is no reason to fail.
