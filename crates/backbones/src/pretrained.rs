@@ -282,9 +282,9 @@ mod tests {
         tensors.insert("layer1.1.conv1.weight".into(), tensors["layer1.0.conv1.weight"].clone());
         let text = error(load(&store, &write(&dir, &tensors, None)));
         assert!(text.contains("layer1.1.conv1.weight is no parameter of this backbone"), "{text}");
-        tensors.remove("layer4.0.conv2.weight");
+        tensors.remove("layer3.0.conv2.weight");
         let text = error(load(&store, &write(&dir, &tensors, None)));
-        assert!(text.contains("layer4.0.conv2.weight is missing"), "{text}");
+        assert!(text.contains("layer3.0.conv2.weight is missing"), "{text}");
         assert_eq!(values(&store), before);
     }
 

@@ -73,5 +73,5 @@ impl Backbone for MeanColor {
 
 /// Pictures of 8 pixels, mean 0.5, standard deviation 0.25.
 pub(crate) fn transform(batch_size: usize, workers: usize) -> Transform {
-    Transform { size: 8, mean: [0.5; 3], std: [0.25; 3], batch_size, workers }
+    Transform { size: 8, mean: [0.5; 3], std: [0.25; 3], batch_size, workers, max_error_share: 0.05 }
 }
