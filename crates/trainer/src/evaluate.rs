@@ -1,5 +1,6 @@
 //! How good the backbone is, while it trains and at its end.
 
+use std::collections::HashSet;
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub struct Evaluation {
     pub uniformity: f64,
     /// Effective rank of the representations.
     pub effective_rank: f64,
+    /// The places of test images that could not be decoded, and were left out.
+    pub skipped: Vec<u32>,
     /// Test images and what is nearest to them.
     pub neighbors: Vec<Query>,
     /// The 2-d map.
@@ -144,8 +147,10 @@ pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
         true => neighbors(&train_features, &test_features, bank.as_ref(), test.as_ref())?,
         false => Vec::new(),
     };
+    let seen: HashSet<u32> = test_features.indices.iter().copied().collect();
     Ok(Evaluation {
         knn,
+        skipped: (0..test.len() as u32).filter(|index| !seen.contains(index)).collect(),
         alignment: score::alignment(&h1, &h2)?,
         uniformity: score::uniformity(&h1)?,
         effective_rank: score::effective_rank(&test_features.x)?,

@@ -81,6 +81,8 @@ struct Session {
     collapse: CollapseMonitor,
     story: Story,
     train: Arc<dyn Dataset>,
+    /// Whether test images that can't be decoded are in the log already; they are the same at each evaluation.
+    told_test_skips: bool,
     since: Since,
 }
 
@@ -118,6 +120,7 @@ impl Session {
             collapse: CollapseMonitor::default(),
             story: Story::new(run, dir, rows),
             train,
+            told_test_skips: resume && dir.skipped().exists(),
             since: Since { at: Instant::now(), step: position.step, waited: 0.0 },
             dir: dir.clone(),
             position,
@@ -274,6 +277,16 @@ impl Session {
     fn evaluate(&mut self, run: &mut Prepared) -> Result<()> {
         let started = Instant::now();
         let evaluation = evaluate(run)?;
+        if let (Some(test), false) = (&run.splits.test, self.told_test_skips) {
+            self.told_test_skips = true;
+            let reason = "left out of the evaluation: it can't be decoded".to_string();
+            let left_out = evaluation.skipped.iter().map(|&index| Skipped {
+                index,
+                name: test.name(index as usize),
+                reason: reason.clone(),
+            });
+            self.note_skipped(left_out.collect())?;
+        }
         let mut row = metrics::row(self.position.step, (self.position.step - 1) / run.steps_per_epoch);
         for (key, value) in evaluation.numbers() {
             row.insert(key.into(), value.into());

@@ -72,8 +72,9 @@ fn too_many_of_them_stop_the_run() {
     let folder = Folder::new();
     drawn(&folder);
     spoil(&folder);
-    let sentence = folder.run(with(tiny("run"), &format!("{DATA} --set data.max_error_share=0.01"))).refusal();
-    assert!(sentence.contains("data.max_error_share"), "{sentence}");
+    let ran = folder.run(with(tiny("run"), &format!("{DATA} --set data.max_error_share=0.01"))).ended_with(2);
+    let sentence = ran.stderr.lines().last().unwrap_or_default();
+    assert!(sentence.starts_with("error: ") && sentence.contains("data.max_error_share"), "{}", ran.stderr);
 }
 
 #[cfg(target_os = "linux")]
