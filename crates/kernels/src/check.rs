@@ -8,7 +8,7 @@
 //! check_op(&square, &reference, &[Array::random(&[3, 4], 1)], Tolerance::default()).unwrap();
 //! ```
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
 /// A dense row-major array of f64, the reference's number type.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,11 @@ impl Array {
         Self::new(&self.shape, self.data.iter().map(|&v| f(v)).collect())
     }
 
+    /// The same shape with every value rounded to bf16.
+    pub fn rounded(&self) -> Self {
+        self.map(|v| half::bf16::from_f64(v).to_f64())
+    }
+
     /// The array as an f32 tensor on the CPU.
     ///
     /// # Errors
@@ -70,6 +75,11 @@ pub struct Tolerance {
     pub value: f64,
     /// For its gradients.
     pub grad: f64,
+}
+
+impl Tolerance {
+    /// Room for the rounding of results to bf16 (2^-9 of each value), and of sums of a few of them.
+    pub const BF16: Self = Self { value: 5e-3, grad: 1e-2 };
 }
 
 impl Default for Tolerance {
@@ -198,6 +208,41 @@ pub fn check_op(
     inputs: &[Array],
     tolerance: Tolerance,
 ) -> std::result::Result<(), String> {
+    check(op, reference, inputs, &vec![DType::F32; inputs.len()], tolerance)
+}
+
+/// [`check_op`] in bf16: the inputs whose numbers are in `which` are rounded to bf16 and given to the op as such, the
+/// others stay f32. The reference sees the same rounded numbers in f64.
+///
+/// The cotangent is rounded to bf16 too and given in the type of the op's value; gradients must have their input's type.
+///
+/// # Errors
+/// As [`check_op`].
+pub fn check_op_bf16(
+    op: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+    reference: &dyn Fn(&[Array]) -> Array,
+    inputs: &[Array],
+    which: &[usize],
+    tolerance: Tolerance,
+) -> std::result::Result<(), String> {
+    let rounded = |(i, x): (usize, &Array)| if which.contains(&i) { x.rounded() } else { x.clone() };
+    let inputs: Vec<Array> = inputs.iter().enumerate().map(rounded).collect();
+    let types: Vec<DType> =
+        (0..inputs.len()).map(|i| if which.contains(&i) { DType::BF16 } else { DType::F32 }).collect();
+    check(op, reference, &inputs, &types, tolerance)
+}
+
+fn check(
+    op: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+    reference: &dyn Fn(&[Array]) -> Array,
+    inputs: &[Array],
+    types: &[DType],
+    tolerance: Tolerance,
+) -> std::result::Result<(), String> {
+    let cotangent = |shape: &[usize]| {
+        let values = Array::random(shape, 77);
+        if types.contains(&DType::BF16) { values.rounded() } else { values }
+    };
     for layout in Layout::ALL {
         let values: Vec<Array> = inputs.iter().map(|x| layout.values(x)).collect();
         let expected = reference(&values);
@@ -205,7 +250,7 @@ pub fn check_op(
             if layout != Layout::Contiguous && cotangent_layout != Layout::Contiguous {
                 continue;
             }
-            let cotangent = cotangent_layout.values(&Array::random(&expected.shape, 77));
+            let cotangent = cotangent_layout.values(&cotangent(&expected.shape));
             let expected_grads = finite_differences(reference, &values, &cotangent);
             // Which inputs are tracked: all of them, then each alone.
             for tracked in std::iter::once(None).chain((0..inputs.len()).map(Some)) {
@@ -214,14 +259,14 @@ pub fn check_op(
                     let mut vars = Vec::new();
                     let mut views = Vec::new();
                     for (i, x) in values.iter().enumerate() {
-                        let var = Var::from_tensor(&layout.store(&x.tensor()?)?)?;
+                        let var = Var::from_tensor(&layout.store(&x.tensor()?.to_dtype(types[i])?)?)?;
                         let seen =
                             if tracked.is_none_or(|t| t == i) { var.as_tensor() } else { &var.as_detached_tensor() };
                         views.push(layout.view(seen, &x.shape)?);
                         vars.push(var);
                     }
                     let y = op(&views)?;
-                    let c = cotangent_layout.store(&cotangent.tensor()?)?;
+                    let c = cotangent_layout.store(&cotangent.tensor()?.to_dtype(y.dtype())?)?;
                     let c = cotangent_layout.view(&c, &cotangent.shape)?;
                     if y.dims() != c.dims() {
                         return Ok((Array::of(&y)?, Vec::new()));
@@ -230,6 +275,9 @@ pub fn check_op(
                     let mut out = Vec::new();
                     for (var, x) in vars.iter().zip(&values) {
                         let grad = grads.get(var.as_tensor());
+                        if let Some(grad) = grad.filter(|g| g.dtype() != var.dtype()) {
+                            bail!("a gradient is {:?}, its input {:?}", grad.dtype(), var.dtype())
+                        }
                         // A broadcast is checked where it was summed, on the stored slice.
                         let seen = grad.map(|g| match layout {
                             Layout::Broadcast => Ok(g.clone()),
@@ -291,6 +339,20 @@ mod tests {
     #[test]
     fn a_right_op_passes() {
         check_square(2.0, true).unwrap();
+    }
+
+    /// In bf16: the sum of two inputs passes; a value or a gradient that is 3 % off does not.
+    #[test]
+    fn bf16_is_held_to_its_own_tolerance() {
+        let scaled = |factor: f64| {
+            let op = move |x: &[Tensor]| (&x[0] + x[1].to_dtype(DType::BF16)?)?.affine(factor, 0.0);
+            let reference =
+                |x: &[Array]| Array::new(&x[0].shape, x[0].data.iter().zip(&x[1].data).map(|(a, b)| a + b).collect());
+            let inputs = [Array::random(&[3, 2, 5], 4), Array::random(&[3, 2, 5], 5)];
+            check_op_bf16(&op, &reference, &inputs, &[0], Tolerance::BF16)
+        };
+        scaled(1.0).unwrap();
+        scaled(1.03).unwrap_err();
     }
 
     #[test]
