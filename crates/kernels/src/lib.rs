@@ -26,6 +26,7 @@ pub mod relu;
 pub use batch_norm::{BatchNorm, batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
 pub use cross_correlation::{BarlowTwinsParts, barlow_twins};
+pub use isa::isa;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use memory::keep_freed_memory;

@@ -23,11 +23,11 @@ fn last_mask(used: usize) -> __mmask16 {
     0xFFFF >> ((16 - used % 16) % 16)
 }
 
-/// The output rows of `pixels`.
+/// The output rows of `pixels`, plus the same rows of `add`.
 ///
 /// # Safety
 /// The machine has AVX-512F; `phase` was made for images of `source_rows` rows, which `source` holds for every pixel,
-/// and of `out_rows`, which `out` holds; `weights` were packed for that phase, 16 lanes.
+/// and of `out_rows`, which `out` and `add` hold; `weights` were packed for that phase, 16 lanes.
 #[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile(
@@ -35,6 +35,7 @@ pub(super) unsafe fn tile(
     source_rows: usize,
     phase: &Phase,
     weights: &Packed,
+    add: Option<&[f32]>,
     out: Rows,
     out_rows: usize,
     pixels: Range<usize>,
@@ -47,7 +48,7 @@ pub(super) unsafe fn tile(
             &more
         }
     };
-    let task = Task { source, source_rows, phase, weights, out, out_rows, zeros };
+    let task = Task { source, source_rows, phase, weights, add, out, out_rows, zeros };
     for block in 0..weights.blocks() {
         // SAFETY: handed on from this function's contract.
         unsafe {
@@ -66,6 +67,7 @@ struct Task<'a> {
     source_rows: usize,
     phase: &'a Phase,
     weights: &'a Packed,
+    add: Option<&'a [f32]>,
     out: Rows,
     out_rows: usize,
     zeros: &'a [f32],
@@ -133,7 +135,12 @@ impl Task<'_> {
                     let to = self.out.row(row).add(block * BLOCK);
                     for v in 0..V {
                         let mask = if v + 1 == V { mask } else { 0xFFFF };
-                        _mm512_mask_storeu_ps(to.add(16 * v), mask, sum[p][v]);
+                        let mut value = sum[p][v];
+                        if let Some(add) = self.add {
+                            let add = add.as_ptr().add(row * self.weights.outputs + block * BLOCK + 16 * v);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, add));
+                        }
+                        _mm512_mask_storeu_ps(to.add(16 * v), mask, value);
                     }
                 }
             }

@@ -7,13 +7,14 @@
 //! The weight gradient, [`weight_grad`], adds the outer products of source rows and gradient rows.
 //!
 //! Pixels of the whole batch are one list, cut into fixed tiles: tasks, and the order of every sum, depend on shapes
-//! alone, so the result is the same on any number of threads. The inner loops are chosen once per call ([`Isa`]).
+//! alone, so the result is the same on any number of threads. The inner loops are chosen once per call, by [`Isa`].
 
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::portable;
+use crate::isa::Isa;
 
 /// Output pixels of a task: a multiple of every micro-kernel's pixels, and few enough for the second-level cache.
 pub(super) const TILE: usize = 240;
@@ -21,27 +22,6 @@ pub(super) const TILE: usize = 240;
 pub(super) const GRAD_TILE: usize = 128;
 /// Output channels side by side in packed weights.
 pub(super) const BLOCK: usize = 64;
-
-/// The instruction sets that the inner loops are written for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Isa {
-    /// Patches gathered into panels for `gemm`, which picks its own instructions.
-    Portable,
-    /// Micro-kernels on AVX-512 registers, straight from the image.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Isa {
-    /// The fastest that this machine has.
-    pub(crate) fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
-            return Self::Avx512;
-        }
-        Self::Portable
-    }
-}
 
 /// The sizes of a convolution: `x` `[n, h, w, c]`, weights `[o, kh, kw, c]`, `y` `[n, oh, ow, o]`.
 #[derive(Clone, Copy, Debug)]
@@ -241,13 +221,15 @@ impl Rows {
     }
 }
 
-/// Writes the pixels of `phases` of `images` images: every output row is the sum over taps of a source row times weights.
+/// Writes the pixels of `phases` of `images` images: every output row is the sum over taps of a source row times weights,
+/// plus the same row of `add`.
 fn gather(
     isa: Isa,
     images: usize,
     [source_rows, out_rows]: [usize; 2],
     source: &[f32],
     phases: &[(Phase, Packed)],
+    add: Option<&[f32]>,
     outputs: usize,
 ) -> Vec<f32> {
     let len = images * out_rows * outputs;
@@ -259,10 +241,12 @@ fn gather(
         (0..pixels.div_ceil(TILE)).into_par_iter().for_each(|tile| {
             let pixels = tile * TILE..((tile + 1) * TILE).min(pixels);
             match isa {
-                Isa::Portable => portable::tile(source, source_rows, phase, identity, weights, rows, out_rows, pixels),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: this set was detected; tables and weights were made for these sizes in this module.
-                Isa::Avx512 => unsafe { avx512::tile(source, source_rows, phase, weights, rows, out_rows, pixels) },
+                Isa::Avx512 | Isa::Avx512Bf16 => unsafe {
+                    avx512::tile(source, source_rows, phase, weights, add, rows, out_rows, pixels)
+                },
+                _ => portable::tile(source, source_rows, phase, identity, weights, add, rows, out_rows, pixels),
             }
         });
     }
@@ -272,7 +256,7 @@ fn gather(
 }
 
 fn lanes(isa: Isa) -> usize {
-    if isa == Isa::Portable { 1 } else { 16 }
+    if isa < Isa::Avx512 { 1 } else { 16 }
 }
 
 /// `y` `[n, oh, ow, o]` of `x` and `w`.
@@ -284,22 +268,23 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> 
     assert!(x.len() == g.n * g.h * g.w * g.c && w.len() == g.o * taps * g.c, "conv2d: lengths");
     let phase = g.forward_phase();
     let packed = Packed::new(w, &phase.taps, g.c, g.o, [taps * g.c, g.c, 1], lanes(isa));
-    gather(isa, g.n, [g.h * g.w, g.oh * g.ow], x, &[(phase, packed)], g.o)
+    gather(isa, g.n, [g.h * g.w, g.oh * g.ow], x, &[(phase, packed)], None, g.o)
 }
 
-/// The gradient for `x`, `[n, h, w, c]`, of the output's gradient `dy`.
+/// The gradient for `x`, `[n, h, w, c]`, of the output's gradient `dy`; plus `add`, which has that shape.
 ///
 /// # Panics
 /// If a slice has not its geometry's length.
-pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32]) -> Vec<f32> {
+pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Option<&[f32]>) -> Vec<f32> {
     let taps = g.kh * g.kw;
     assert!(dy.len() == g.n * g.oh * g.ow * g.o && w.len() == g.o * taps * g.c, "conv2d: lengths");
+    assert!(add.is_none_or(|add| add.len() == g.n * g.h * g.w * g.c), "conv2d: lengths");
     let pack = |phase: Phase| {
         let packed = Packed::new(w, &phase.taps, g.o, g.c, [1, g.c, taps * g.c], lanes(isa));
         (phase, packed)
     };
     let phases: Vec<_> = g.backward_phases().into_iter().map(pack).collect();
-    gather(isa, g.n, [g.oh * g.ow, g.h * g.w], dy, &phases, g.c)
+    gather(isa, g.n, [g.oh * g.ow, g.h * g.w], dy, &phases, add, g.c)
 }
 
 /// The gradient for `w`, `[o, kh, kw, c]`, of the output's gradient `dy`.
@@ -325,10 +310,10 @@ pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<
         let pixels = part * chunk..((part + 1) * chunk).min(pixels);
         let outputs = block * BLOCK..((block + 1) * BLOCK).min(g.o);
         match isa {
-            Isa::Portable => portable::weight_grad(g, &phase, x, dy, pixels, outputs, sum),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this set was detected; lengths were asserted above; `sum` has `[taps, c, BLOCK]` elements.
-            Isa::Avx512 => unsafe { avx512::weight_grad(g, &phase, x, dy, pixels, outputs, sum) },
+            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { avx512::weight_grad(g, &phase, x, dy, pixels, outputs, sum) },
+            _ => portable::weight_grad(g, &phase, x, dy, pixels, outputs, sum),
         }
     });
     let mut dw = vec![0f32; g.o * taps * g.c];

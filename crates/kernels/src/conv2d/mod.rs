@@ -13,8 +13,11 @@ mod tests;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use crate::dense::{input, slice};
-use cpu::{Geometry, Isa};
+use crate::dense::{self, Dense, input, slice};
+use crate::isa::Isa;
+use cpu::Geometry;
+
+const NAME: &str = "conv2d";
 
 /// The convolution of `x` `[N, H, W, C]` with `w` `[O, kh, kw, C]`: `[N, H', W', O]` with
 /// `H' = (H + 2 padding - kh) / stride + 1`, rounded down, and W' alike. No bias, one group, no dilation.
@@ -25,7 +28,7 @@ use cpu::{Geometry, Isa};
 /// If the ranks or channels do not fit, the padded image is smaller than the kernel, a size is 0, or a tensor is not
 /// f32 on the CPU.
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    let (x, w) = (input("conv2d", "x", x)?, input("conv2d", "the weight", w)?);
+    let (x, w) = (input(NAME, "x", x)?, input(NAME, "the weight", w)?);
     let geometry = geometry(x.dims(), w.dims(), stride, padding)?;
     x.apply_op2(&w, Conv2d { geometry })
 }
@@ -52,61 +55,88 @@ fn geometry(x: &[usize], w: &[usize], stride: usize, padding: usize) -> Result<G
     Ok(Geometry { n, h, w: width, c, o, kh, kw, stride, padding, oh, ow })
 }
 
-/// The forward pass: arguments `x`, `w`.
+/// [`conv2d`]'s value alone, outside of Candle's graph.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn forward(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    let (x, w) = (input(NAME, "x", x)?, input(NAME, "the weight", w)?);
+    let g = geometry(x.dims(), w.dims(), stride, padding)?;
+    let y = cpu::forward(Isa::detect(), &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &w)?);
+    Tensor::from_vec(y, (g.n, g.oh, g.ow, g.o), x.device())
+}
+
+/// The gradient of `sum(dy * conv2d(x, w))` for an `x` of the shape `input`, plus `add`, which has that shape; outside of
+/// Candle's graph.
+///
+/// `add` joins on the way of a result to memory: where a residual block's two gradients meet, it saves a pass over both.
+///
+/// # Errors
+/// If `dy` is not `[N, H', W', O]` for these sizes, `add` has another shape than `input`, or as [`conv2d`].
+pub fn input_grad(
+    w: &Tensor,
+    dy: &Tensor,
+    input: [usize; 4],
+    stride: usize,
+    padding: usize,
+    add: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (w, dy) = (dense::input(NAME, "the weight", w)?, dense::input(NAME, "dy", dy)?);
+    let g = geometry(&input, w.dims(), stride, padding)?;
+    check_dy(&g, &dy)?;
+    let add = add.map(|add| dense::input(NAME, "add", add)).transpose()?;
+    if let Some(add) = add.as_ref().filter(|add| add.dims() != input) {
+        bail!("conv2d: add has the shape {:?}, the input {input:?}", add.dims())
+    }
+    let add = add.as_ref().map(|add| Dense::new(NAME, add)).transpose()?;
+    let dx = cpu::input_grad(Isa::detect(), &g, &Dense::new(NAME, &w)?, &Dense::new(NAME, &dy)?, add.as_deref());
+    Tensor::from_vec(dx, &input[..], dy.device())
+}
+
+/// The gradient of `sum(dy * conv2d(x, w))` for a `w` of the size `kernel` (kh, kw): `[O, kh, kw, C]`; outside of Candle's graph.
+///
+/// # Errors
+/// If `dy` is not `[N, H', W', O]` for these sizes, or as [`conv2d`].
+pub fn weight_grad(x: &Tensor, dy: &Tensor, kernel: [usize; 2], stride: usize, padding: usize) -> Result<Tensor> {
+    let (x, dy) = (input(NAME, "x", x)?, input(NAME, "dy", dy)?);
+    let (&[_, _, _, c], &[_, _, _, o]) = (x.dims(), dy.dims()) else {
+        bail!("conv2d: x {:?} and dy {:?} must be [N, H, W, C] and [N, H', W', O]", x.dims(), dy.dims())
+    };
+    let g = geometry(x.dims(), &[o, kernel[0], kernel[1], c], stride, padding)?;
+    check_dy(&g, &dy)?;
+    let dw = cpu::weight_grad(Isa::detect(), &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &dy)?);
+    Tensor::from_vec(dw, (g.o, g.kh, g.kw, g.c), x.device())
+}
+
+fn check_dy(g: &Geometry, dy: &Tensor) -> Result<()> {
+    let expected = [g.n, g.oh, g.ow, g.o];
+    if dy.dims() != expected {
+        bail!("conv2d: dy has the shape {:?}, the output {expected:?}", dy.dims())
+    }
+    Ok(())
+}
+
+/// The forward pass as a node of Candle's graph.
 struct Conv2d {
-    geometry: Geometry,
-}
-
-/// The gradient for `x`: arguments `w`, `dy`.
-struct InputGrad {
-    geometry: Geometry,
-}
-
-/// The gradient for `w`: arguments `x`, `dy`.
-struct WeightGrad {
     geometry: Geometry,
 }
 
 impl CustomOp2 for Conv2d {
     fn name(&self) -> &'static str {
-        "conv2d"
+        NAME
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
-        let y = cpu::forward(Isa::detect(), g, slice("conv2d", s1, l1)?, slice("conv2d", s2, l2)?);
+        let y = cpu::forward(Isa::detect(), g, slice(NAME, s1, l1)?, slice(NAME, s2, l2)?);
         Ok((CpuStorage::F32(y), (g.n, g.oh, g.ow, g.o).into()))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let geometry = self.geometry;
-        let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| w.apply_op2_no_bwd(&dy, &InputGrad { geometry })).transpose()?;
-        let dw = w.track_op().then(|| x.apply_op2_no_bwd(&dy, &WeightGrad { geometry })).transpose()?;
+        let g = &self.geometry;
+        let dx =
+            x.track_op().then(|| input_grad(w, dy, [g.n, g.h, g.w, g.c], g.stride, g.padding, None)).transpose()?;
+        let dw = w.track_op().then(|| weight_grad(x, dy, [g.kh, g.kw], g.stride, g.padding)).transpose()?;
         Ok((dx, dw))
-    }
-}
-
-impl CustomOp2 for InputGrad {
-    fn name(&self) -> &'static str {
-        "conv2d-input-grad"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
-        let dx = cpu::input_grad(Isa::detect(), g, slice("conv2d", s1, l1)?, slice("conv2d", s2, l2)?);
-        Ok((CpuStorage::F32(dx), (g.n, g.h, g.w, g.c).into()))
-    }
-}
-
-impl CustomOp2 for WeightGrad {
-    fn name(&self) -> &'static str {
-        "conv2d-weight-grad"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
-        let dw = cpu::weight_grad(Isa::detect(), g, slice("conv2d", s1, l1)?, slice("conv2d", s2, l2)?);
-        Ok((CpuStorage::F32(dw), (g.o, g.kh, g.kw, g.c).into()))
     }
 }

@@ -34,7 +34,7 @@ fn panel<'a>(
     buffer
 }
 
-/// The output rows of `pixels`.
+/// The output rows of `pixels`, plus the same rows of `add`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn tile(
     source: &[f32],
@@ -42,6 +42,7 @@ pub(super) fn tile(
     phase: &Phase,
     identity: bool,
     weights: &Packed,
+    add: Option<&[f32]>,
     out: Rows,
     out_rows: usize,
     pixels: Range<usize>,
@@ -58,8 +59,12 @@ pub(super) fn tile(
             let (a, b) = (View::rows(patches, inner), View::rows(weights.block(block), used));
             matmul(&mut result[from..], weights.outputs, false, 1.0, a, b, [count, used, inner]);
         }
-        for (pixel, row) in pixels.zip(result.chunks_exact(weights.outputs)) {
-            let to = out.row(pixel / phase.pixels * out_rows + phase.out[pixel % phase.pixels] as usize);
+        for (pixel, row) in pixels.zip(result.chunks_exact_mut(weights.outputs)) {
+            let at = pixel / phase.pixels * out_rows + phase.out[pixel % phase.pixels] as usize;
+            if let Some(add) = add {
+                row.iter_mut().zip(&add[at * weights.outputs..]).for_each(|(v, a)| *v += a);
+            }
+            let to = out.row(at);
             // SAFETY: `to` begins a row of `outputs` elements that only this task writes, in another allocation.
             unsafe { to.copy_from_nonoverlapping(row.as_ptr(), weights.outputs) };
         }

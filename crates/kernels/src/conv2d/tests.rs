@@ -1,10 +1,11 @@
 //! Values and gradients over odd shapes, on every instruction set this machine has, and the errors' words.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::cpu::{self, Geometry, Isa};
-use super::{conv2d, geometry, reference};
+use super::cpu::{self, Geometry};
+use super::{conv2d, forward, geometry, input_grad, reference, weight_grad};
 use crate::check::{Array, Tolerance, check_op};
+use crate::isa::Isa;
 
 /// The op against seven f64 loops: `x` shape, `[O, kh, kw]`, stride, padding.
 fn check(x: [usize; 4], [o, kh, kw]: [usize; 3], stride: usize, padding: usize) {
@@ -97,10 +98,12 @@ fn every_instruction_set_equals_the_reference() {
         let dy = Array::random(&[g.n, g.oh, g.ow, g.o], 5);
         let y = reference::conv2d(&x, &w, stride, padding);
         let (dx, dw) = reference_grads(&g, &x, &w, &dy);
+        let dx_and_x: Vec<f64> = dx.iter().zip(&x.data).map(|(dx, x)| dx + x).collect();
         let (x, w, dy) = (f32s(&x), f32s(&w), f32s(&dy));
-        for isa in [Isa::Portable, Isa::detect()] {
+        for isa in Isa::available() {
             assert_near(&format!("{isa:?} y {g:?}"), &cpu::forward(isa, &g, &x, &w), &y.data);
-            assert_near(&format!("{isa:?} dx {g:?}"), &cpu::input_grad(isa, &g, &w, &dy), &dx);
+            assert_near(&format!("{isa:?} dx {g:?}"), &cpu::input_grad(isa, &g, &w, &dy, None), &dx);
+            assert_near(&format!("{isa:?} dx + x {g:?}"), &cpu::input_grad(isa, &g, &w, &dy, Some(&x)), &dx_and_x);
             assert_near(&format!("{isa:?} dw {g:?}"), &cpu::weight_grad(isa, &g, &x, &dy), &dw);
         }
     }
@@ -115,9 +118,11 @@ fn thread_counts_change_no_bit() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            [Isa::Portable, Isa::detect()].map(|isa| {
-                (cpu::forward(isa, &g, &x, &w), cpu::input_grad(isa, &g, &w, &dy), cpu::weight_grad(isa, &g, &x, &dy))
-            })
+            let passes = |isa| {
+                let dx = cpu::input_grad(isa, &g, &w, &dy, Some(&x));
+                (cpu::forward(isa, &g, &x, &w), dx, cpu::weight_grad(isa, &g, &x, &dy))
+            };
+            Isa::available().map(passes).collect::<Vec<_>>()
         })
     };
     assert!(run(1) == run(3));
@@ -141,16 +146,40 @@ fn nan_and_infinity_pass_through() -> Result<()> {
     Ok(())
 }
 
+/// The functions outside of the graph take tensors of any layout and give what the graph gives.
+#[test]
+fn the_explicit_passes_equal_the_graph() -> Result<()> {
+    let (x, w) = (Array::random(&[2, 5, 4, 3], 9).tensor()?, Array::random(&[6, 3, 3, 3], 10).tensor()?);
+    let dy = Array::random(&[6, 3, 2, 2], 11).tensor()?.transpose(0, 3)?;
+    let (x, w) = (Var::from_tensor(&x)?, Var::from_tensor(&w)?);
+    let y = conv2d(x.as_tensor(), w.as_tensor(), 2, 1)?;
+    let grads = y.mul(&dy)?.sum_all()?.backward()?;
+    let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    assert_eq!(values(&forward(&x, &w, 2, 1)?)?, values(&y)?);
+    let dx = input_grad(&w, &dy, [2, 5, 4, 3], 2, 1, None)?;
+    assert_eq!(values(&dx)?, values(&grads.get(x.as_tensor()).unwrap().contiguous()?)?);
+    assert_eq!(values(&weight_grad(&x, &dy, [3, 3], 2, 1)?)?, values(grads.get(w.as_tensor()).unwrap())?);
+    assert_eq!(values(&input_grad(&w, &dy, [2, 5, 4, 3], 2, 1, Some(&x))?)?, values(&(dx + x.as_tensor())?)?);
+    Ok(())
+}
+
 #[test]
 fn shapes_that_do_not_fit_are_refused_in_words() -> Result<()> {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
     let error = |x: &[usize], w: &[usize], stride| -> Result<String> {
-        let (x, w) = (Tensor::zeros(x, DType::F32, &Device::Cpu)?, Tensor::zeros(w, DType::F32, &Device::Cpu)?);
-        Ok(conv2d(&x, &w, stride, 0).unwrap_err().to_string())
+        Ok(conv2d(&zeros(x)?, &zeros(w)?, stride, 0).unwrap_err().to_string())
     };
     assert!(error(&[1, 3, 8, 8], &[4, 3, 3, 3], 1)?.contains("has 8 channels, the weight [4, 3, 3, 3] expects 3"));
     assert!(error(&[1, 2, 2, 3], &[4, 3, 3, 3], 1)?.contains("the kernel 3x3 does not fit an image of 2x2"));
     assert!(error(&[2, 2, 3], &[4, 3, 3, 3], 1)?.contains("x must be [N, H, W, C]"));
     assert!(error(&[1, 4, 4, 3], &[4, 3, 3, 3], 0)?.contains("a size of 0"));
+    let (w, dy) = (zeros(&[4, 3, 3, 3])?, zeros(&[1, 4, 4, 4])?);
+    let error = input_grad(&w, &dy, [1, 5, 4, 3], 1, 1, None).unwrap_err().to_string();
+    assert!(error.contains("dy has the shape [1, 4, 4, 4], the output [1, 5, 4, 4]"), "{error}");
+    let error = input_grad(&w, &dy, [1, 4, 4, 3], 1, 1, Some(&zeros(&[1, 4, 3, 3])?)).unwrap_err().to_string();
+    assert!(error.contains("add has the shape [1, 4, 3, 3], the input [1, 4, 4, 3]"), "{error}");
+    let error = weight_grad(&zeros(&[1, 4, 4, 3])?, &dy, [3, 3], 2, 1).unwrap_err().to_string();
+    assert!(error.contains("dy has the shape [1, 4, 4, 4], the output [1, 2, 2, 4]"), "{error}");
     let x = Tensor::zeros((1, 4, 4, 3), DType::F64, &Device::Cpu)?;
     let error = conv2d(&x, &Tensor::zeros((1, 1, 1, 3), DType::F32, &Device::Cpu)?, 1, 0).unwrap_err().to_string();
     assert!(error.contains("only f32"), "{error}");
