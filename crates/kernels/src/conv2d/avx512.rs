@@ -13,7 +13,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::cpu::{BLOCK, GRAD_TILE, Geometry, Packed, Phase, Rows};
+use super::direct::{GRAD_TILE, Rows};
+use super::geometry::{Geometry, Phase, Source};
+use super::pack::{BLOCK, Packed};
 
 /// The most source channels for which padding can point to one row of zeros; larger ones allocate theirs.
 static ZEROS: [f32; 4096] = [0.0; 4096];
@@ -23,91 +25,144 @@ fn last_mask(used: usize) -> __mmask16 {
     0xFFFF >> ((16 - used % 16) % 16)
 }
 
-/// The output rows of `pixels`, plus the same rows of `add`.
+/// The output rows of `pixels`, of these blocks of channels, plus the same part of `add`.
 ///
 /// # Safety
-/// The machine has AVX-512F; `phase` was made for images of `source_rows` rows, which `source` holds for every pixel,
-/// and of `out_rows`, which `out` and `add` hold; `weights` were packed for that phase, 16 lanes.
+/// The machine has AVX-512F; `phase` was made for images of `source.rows` rows, which `source` holds for every pixel with
+/// `weights.inputs` values from each, and of `out_rows`, which `out` and `add` hold; `weights` were packed for that phase, 16
+/// lanes; `identity` says that pixel p reads source row p alone and writes row p.
 #[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile(
-    source: &[f32],
-    source_rows: usize,
+    source: Source,
     phase: &Phase,
+    identity: bool,
     weights: &Packed,
     add: Option<&[f32]>,
     out: Rows,
     out_rows: usize,
     pixels: Range<usize>,
+    blocks: Range<usize>,
 ) {
     let more;
     let zeros = match weights.inputs <= ZEROS.len() {
-        true => &ZEROS[..],
+        true => ZEROS.as_ptr(),
         false => {
             more = vec![0f32; weights.inputs];
-            &more
+            more.as_ptr()
         }
     };
-    let task = Task { source, source_rows, phase, weights, add, out, out_rows, zeros };
-    for block in 0..weights.blocks() {
-        // SAFETY: handed on from this function's contract.
-        unsafe {
-            match weights.width(block) / 16 {
-                1 => task.block::<12, 1>(block, pixels.clone()),
-                2 => task.block::<8, 2>(block, pixels.clone()),
-                3 => task.block::<8, 3>(block, pixels.clone()),
-                _ => task.block::<6, 4>(block, pixels.clone()),
+    // A micro-kernel's last pixels may be less than P: the pointers of the last repeat, and their results are not stored.
+    let (count, padded) = (pixels.len(), pixels.len() + MOST - 1);
+    let mut from = Vec::with_capacity(weights.taps * padded);
+    let mut to = Vec::with_capacity(padded);
+    if identity {
+        from.extend(pixels.clone().map(|pixel| source.data[pixel * source.width..].as_ptr()));
+        from.extend([source.data[(pixels.end - 1) * source.width..].as_ptr(); MOST - 1]);
+        to.extend(pixels);
+    } else {
+        let mut images = Vec::with_capacity(count);
+        for pixel in pixels {
+            let (image, pixel) = (pixel / phase.pixels, pixel % phase.pixels);
+            images.push((source.data[image * source.rows * source.width..].as_ptr(), pixel));
+            to.push(image * out_rows + phase.out[pixel] as usize);
+        }
+        for rows in phase.source.chunks_exact(phase.pixels) {
+            for &(image, pixel) in images.iter().chain(std::iter::repeat_n(&images[count - 1], MOST - 1)) {
+                let row = rows[pixel];
+                // SAFETY: the table's rows lie inside the image.
+                from.push(if row < 0 { zeros } else { unsafe { image.add(row as usize * source.width) } });
+            }
+        }
+    }
+    let last = to[count - 1];
+    to.resize(padded, last);
+    let parts = weights.parts();
+    for block in blocks {
+        let task = Task { from: &from, to: &to, weights, block, add, out, mask: last_mask(weights.used(block)) };
+        for (i, (taps, inputs)) in parts.iter().enumerate() {
+            let part = Part { taps: taps.clone(), inputs: inputs.clone(), first: i == 0, last: i + 1 == parts.len() };
+            // SAFETY: handed on from this function's contract.
+            unsafe {
+                match weights.width(block) / 16 {
+                    1 => task.part::<12, 1>(&part, count),
+                    2 => task.part::<10, 2>(&part, count),
+                    3 => task.part::<8, 3>(&part, count),
+                    _ => task.part::<6, 4>(&part, count),
+                }
             }
         }
     }
 }
 
+/// The most pixels of a micro-kernel.
+const MOST: usize = 12;
+
+/// A tile of pixels and one block of output channels.
 struct Task<'a> {
-    source: &'a [f32],
-    source_rows: usize,
-    phase: &'a Phase,
+    /// `[taps, padded]`: each pixel's source row.
+    from: &'a [*const f32],
+    /// `[padded]`: each pixel's output row.
+    to: &'a [usize],
     weights: &'a Packed,
+    block: usize,
     add: Option<&'a [f32]>,
     out: Rows,
-    out_rows: usize,
-    zeros: &'a [f32],
+    mask: __mmask16,
+}
+
+/// A part of the sum, as in [`Packed::parts`].
+struct Part {
+    taps: Range<usize>,
+    inputs: Range<usize>,
+    first: bool,
+    last: bool,
 }
 
 impl Task<'_> {
-    /// One block of output channels of all pixels, P at a time.
+    /// One part of the sum for all pixels, P at a time.
     ///
     /// # Safety
     /// As [`tile`]; V is the block's number of vectors.
     #[target_feature(enable = "avx512f")]
-    unsafe fn block<const P: usize, const V: usize>(&self, block: usize, pixels: Range<usize>) {
-        let inputs = self.weights.inputs;
-        let panel = self.weights.block(block);
-        let mask = last_mask(self.weights.used(block));
-        for start in pixels.clone().step_by(P) {
-            // Where the pixels' images and tables begin; a pixel past the end repeats the last and is not stored.
-            let count = (pixels.end - start).min(P);
-            let mut image = [self.source.as_ptr(); P];
-            let mut table = [0usize; P];
+    unsafe fn part<const P: usize, const V: usize>(&self, part: &Part, count: usize) {
+        let (inputs, outputs) = (part.inputs.len(), self.weights.outputs);
+        let first = (part.taps.start * self.weights.inputs + part.inputs.start) * 16 * V;
+        let rows = part.taps.len() * inputs;
+        let panel = self.weights.block(self.block)[first..][..rows * 16 * V].as_ptr();
+        // The next part's weights begin where these end; each step asks for its share of their cache lines.
+        let mut next = panel.wrapping_add(rows * 16 * V);
+        let lines = (rows * V).div_ceil(count.div_ceil(P));
+        for start in (0..count).step_by(P) {
+            let used = (count - start).min(P);
+            let mut to = [self.out.row(0); P];
             for p in 0..P {
-                let pixel = start + p.min(count - 1);
-                table[p] = pixel % self.phase.pixels;
-                // SAFETY: the image lies inside `source`.
-                image[p] = unsafe { self.source.as_ptr().add(pixel / self.phase.pixels * self.source_rows * inputs) };
+                // SAFETY: the row has room for the block's channels.
+                to[p] = unsafe { self.out.row(self.to[start + p]).add(self.block * BLOCK) };
             }
             let mut sum = [[_mm512_setzero_ps(); V]; P];
-            for tap in 0..self.weights.taps {
-                let rows = &self.phase.source[tap * self.phase.pixels..][..self.phase.pixels];
-                let mut from = [self.zeros.as_ptr(); P];
+            if !part.first {
                 for p in 0..P {
-                    let row = rows[table[p]];
-                    if row >= 0 {
-                        // SAFETY: the table's rows lie inside the image.
-                        from[p] = unsafe { image[p].add(row as usize * inputs) };
+                    for v in 0..V {
+                        // SAFETY: the channels of the block, the last vector masked, lie inside the row, which the parts
+                        // before this one wrote.
+                        sum[p][v] = unsafe { _mm512_maskz_loadu_ps(self.lanes(v, V), to[p].add(16 * v)) };
                     }
                 }
-                let mut w = panel[tap * inputs * 16 * V..][..inputs * 16 * V].as_ptr();
+            }
+            for _ in 0..lines {
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                next = next.wrapping_add(16);
+            }
+            let mut w = panel;
+            for tap in part.taps.clone() {
+                let mut from = [self.from[0]; P];
+                for p in 0..P {
+                    // SAFETY: a source row holds the weights' inputs.
+                    from[p] = unsafe { self.from[tap * self.to.len() + start + p].add(part.inputs.start) };
+                }
                 for c in 0..inputs {
-                    // SAFETY: `w` walks over the tap's `inputs` rows of 16 V weights; each `from` begins `inputs` values.
+                    // SAFETY: `w` walks over the part's rows of 16 V weights; each `from` begins `inputs` values.
                     unsafe {
                         let mut row = [_mm512_setzero_ps(); V];
                         for v in 0..V {
@@ -123,28 +178,33 @@ impl Task<'_> {
                     }
                 }
             }
-            // A loop of known length, so that `sum` is registers and no array.
-            for p in 0..P {
-                if p >= count {
-                    break;
-                }
-                let pixel = start + p;
-                let row = pixel / self.phase.pixels * self.out_rows + self.phase.out[table[p]] as usize;
-                // SAFETY: the row is this task's alone; the block's channels, the last vector masked, lie inside it.
-                unsafe {
-                    let to = self.out.row(row).add(block * BLOCK);
+            // Loops of known length, so that `sum` is registers and no array.
+            if let Some(add) = self.add.filter(|_| part.last) {
+                for p in 0..P {
                     for v in 0..V {
-                        let mask = if v + 1 == V { mask } else { 0xFFFF };
-                        let mut value = sum[p][v];
-                        if let Some(add) = self.add {
-                            let add = add.as_ptr().add(row * self.weights.outputs + block * BLOCK + 16 * v);
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, add));
-                        }
-                        _mm512_mask_storeu_ps(to.add(16 * v), mask, value);
+                        let at = self.to[start + p] * outputs + self.block * BLOCK + 16 * v;
+                        // SAFETY: `add` has the output's shape.
+                        let add = unsafe { _mm512_maskz_loadu_ps(self.lanes(v, V), add.as_ptr().add(at)) };
+                        sum[p][v] = _mm512_add_ps(sum[p][v], add);
                     }
                 }
             }
+            for p in 0..P {
+                if p >= used {
+                    break;
+                }
+                for v in 0..V {
+                    // SAFETY: as for the loads; this task alone writes this part of the row.
+                    unsafe { _mm512_mask_storeu_ps(to[p].add(16 * v), self.lanes(v, V), sum[p][v]) };
+                }
+            }
         }
+    }
+
+    /// The lanes of vector `v` of `all` that hold channels.
+    #[inline(always)]
+    fn lanes(&self, v: usize, all: usize) -> __mmask16 {
+        if v + 1 == all { self.mask } else { 0xFFFF }
     }
 }
 

@@ -5,6 +5,9 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod cpu;
+mod direct;
+mod geometry;
+mod pack;
 mod portable;
 #[cfg(test)]
 mod reference;
@@ -15,7 +18,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use crate::dense::{self, Dense, input, slice};
 use crate::isa::Isa;
-use cpu::Geometry;
+use geometry::Geometry;
 
 const NAME: &str = "conv2d";
 

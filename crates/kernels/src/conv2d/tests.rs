@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::cpu::{self, Geometry};
+use super::cpu;
+use super::geometry::Geometry;
 use super::{conv2d, forward, geometry, input_grad, reference, weight_grad};
 use crate::check::{Array, Tolerance, check_op};
 use crate::isa::Isa;
