@@ -6,6 +6,9 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, StorageRef, Tensor, WithDType, bail};
 use half::bf16;
+use rayon::prelude::*;
+
+use crate::isa::multiversion;
 
 /// What activations are stored as. Sums and statistics are always f32 or wider.
 pub(crate) trait Element: WithDType {
@@ -43,6 +46,50 @@ impl Element for bf16 {
         let nan = (bits >> 16) | 0x0040;
         bf16::from_bits(if v.is_nan() { nan } else { rounded } as u16)
     }
+}
+
+/// Values that a task converts.
+const CHUNK: usize = 1 << 14;
+
+multiversion! {
+    fn widen_into(values: &[bf16], out: &mut [f32]) {
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = v.widen();
+        }
+    }
+
+    fn narrow_into(values: &[f32], out: &mut [bf16]) {
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = bf16::narrow(*v);
+        }
+    }
+
+    fn round_into(values: &[f32], out: &mut [f32]) {
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = bf16::narrow(*v).widen();
+        }
+    }
+}
+
+fn converted<T: Copy + Sync, U: Copy + Default + Send>(values: &[T], f: impl Fn(&[T], &mut [U]) + Sync) -> Vec<U> {
+    let mut out = vec![U::default(); values.len()];
+    out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, values)| f(values, out));
+    out
+}
+
+/// The values as f32.
+pub(crate) fn widen(values: &[bf16]) -> Vec<f32> {
+    converted(values, widen_into)
+}
+
+/// The values rounded to bf16.
+pub(crate) fn narrow(values: &[f32]) -> Vec<bf16> {
+    converted(values, narrow_into)
+}
+
+/// The values rounded to bf16, as f32.
+pub(crate) fn round(values: &[f32]) -> Vec<f32> {
+    converted(values, round_into)
 }
 
 /// The contiguous values behind a custom op's argument.

@@ -4,6 +4,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
 mod cpu;
 mod direct;
 mod geometry;
@@ -14,9 +15,9 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
-use crate::dense::{self, Dense, input, slice};
+use crate::dense::{self, Dense, activation, input, slice};
 use crate::isa::Isa;
 use geometry::Geometry;
 
@@ -25,13 +26,16 @@ const NAME: &str = "conv2d";
 /// The convolution of `x` `[N, H, W, C]` with `w` `[O, kh, kw, C]`: `[N, H', W', O]` with
 /// `H' = (H + 2 padding - kh) / stride + 1`, rounded down, and W' alike. No bias, one group, no dilation.
 ///
+/// `w` is f32; y and the gradient of x have the type of `x`. Where that is bf16, products of bf16 numbers (`w` is rounded
+/// to bf16 on the way) are added in f32 and the result is rounded once. The gradient of `w` is f32.
+///
 /// The gradient of an input that no variable leads to (the images) is not computed.
 ///
 /// # Errors
-/// If the ranks or channels do not fit, the padded image is smaller than the kernel, a size is 0, or a tensor is not
-/// f32 on the CPU.
+/// If the ranks or channels do not fit, the padded image is smaller than the kernel, a size is 0, `x` is not
+/// f32 or bf16, `w` is not f32, or one of them is not on the CPU.
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    let (x, w) = (input(NAME, "x", x)?, input(NAME, "the weight", w)?);
+    let (x, w) = (activation(NAME, "x", x)?, input(NAME, "the weight", w)?);
     let geometry = geometry(x.dims(), w.dims(), stride, padding)?;
     x.apply_op2(&w, Conv2d { geometry })
 }
@@ -63,14 +67,17 @@ fn geometry(x: &[usize], w: &[usize], stride: usize, padding: usize) -> Result<G
 /// # Errors
 /// As [`conv2d`].
 pub fn forward(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    let (x, w) = (input(NAME, "x", x)?, input(NAME, "the weight", w)?);
+    let (x, w) = (activation(NAME, "x", x)?, input(NAME, "the weight", w)?);
     let g = geometry(x.dims(), w.dims(), stride, padding)?;
-    let y = cpu::forward(Isa::detect(), &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &w)?);
-    Tensor::from_vec(y, (g.n, g.oh, g.ow, g.o), x.device())
+    let (isa, w, shape) = (Isa::detect(), Dense::new(NAME, &w)?, (g.n, g.oh, g.ow, g.o));
+    match x.dtype() {
+        DType::BF16 => dense::tensor(bf16::forward(isa, &g, &Dense::new(NAME, &x)?, &w), shape),
+        _ => dense::tensor(cpu::forward(isa, &g, &Dense::new(NAME, &x)?, &w), shape),
+    }
 }
 
 /// The gradient of `sum(dy * conv2d(x, w))` for an `x` of the shape `input`, plus `add`, which has that shape; outside of
-/// Candle's graph.
+/// Candle's graph. Its type is that of `dy`, and of `add`.
 ///
 /// `add` joins on the way of a result to memory: where a residual block's two gradients meet, it saves a pass over both.
 ///
@@ -84,16 +91,24 @@ pub fn input_grad(
     padding: usize,
     add: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let (w, dy) = (dense::input(NAME, "the weight", w)?, dense::input(NAME, "dy", dy)?);
+    let (w, dy) = (dense::input(NAME, "the weight", w)?, activation(NAME, "dy", dy)?);
     let g = geometry(&input, w.dims(), stride, padding)?;
     check_dy(&g, &dy)?;
-    let add = add.map(|add| dense::input(NAME, "add", add)).transpose()?;
+    let add = add.map(|add| activation(NAME, "add", add)).transpose()?;
     if let Some(add) = add.as_ref().filter(|add| add.dims() != input) {
         bail!("conv2d: add has the shape {:?}, the input {input:?}", add.dims())
     }
-    let add = add.as_ref().map(|add| Dense::new(NAME, add)).transpose()?;
-    let dx = cpu::input_grad(Isa::detect(), &g, &Dense::new(NAME, &w)?, &Dense::new(NAME, &dy)?, add.as_deref());
-    Tensor::from_vec(dx, &input[..], dy.device())
+    let (isa, w) = (Isa::detect(), Dense::new(NAME, &w)?);
+    match dy.dtype() {
+        DType::BF16 => {
+            let add = add.as_ref().map(|add| Dense::new(NAME, add)).transpose()?;
+            dense::tensor(bf16::input_grad(isa, &g, &w, &Dense::new(NAME, &dy)?, add.as_deref()), &input[..])
+        }
+        _ => {
+            let add = add.as_ref().map(|add| Dense::new(NAME, add)).transpose()?;
+            dense::tensor(cpu::input_grad(isa, &g, &w, &Dense::new(NAME, &dy)?, add.as_deref()), &input[..])
+        }
+    }
 }
 
 /// The gradient of `sum(dy * conv2d(x, w))` for a `w` of the size `kernel` (kh, kw): `[O, kh, kw, C]`; outside of Candle's graph.
@@ -101,14 +116,18 @@ pub fn input_grad(
 /// # Errors
 /// If `dy` is not `[N, H', W', O]` for these sizes, or as [`conv2d`].
 pub fn weight_grad(x: &Tensor, dy: &Tensor, kernel: [usize; 2], stride: usize, padding: usize) -> Result<Tensor> {
-    let (x, dy) = (input(NAME, "x", x)?, input(NAME, "dy", dy)?);
+    let (x, dy) = (activation(NAME, "x", x)?, activation(NAME, "dy", dy)?);
     let (&[_, _, _, c], &[_, _, _, o]) = (x.dims(), dy.dims()) else {
         bail!("conv2d: x {:?} and dy {:?} must be [N, H, W, C] and [N, H', W', O]", x.dims(), dy.dims())
     };
     let g = geometry(x.dims(), &[o, kernel[0], kernel[1], c], stride, padding)?;
     check_dy(&g, &dy)?;
-    let dw = cpu::weight_grad(Isa::detect(), &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &dy)?);
-    Tensor::from_vec(dw, (g.o, g.kh, g.kw, g.c), x.device())
+    let isa = Isa::detect();
+    let dw = match x.dtype() {
+        DType::BF16 => bf16::weight_grad(isa, &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &dy)?),
+        _ => cpu::weight_grad(isa, &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &dy)?),
+    };
+    dense::tensor(dw, (g.o, g.kh, g.kw, g.c))
 }
 
 fn check_dy(g: &Geometry, dy: &Tensor) -> Result<()> {
@@ -130,9 +149,12 @@ impl CustomOp2 for Conv2d {
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
-        let y = cpu::forward(Isa::detect(), g, slice(NAME, s1, l1)?, slice(NAME, s2, l2)?);
-        Ok((CpuStorage::F32(y), (g.n, g.oh, g.ow, g.o).into()))
+        let (isa, g, w) = (Isa::detect(), &self.geometry, slice(NAME, s2, l2)?);
+        let y = match s1 {
+            CpuStorage::BF16(_) => CpuStorage::BF16(bf16::forward(isa, g, slice(NAME, s1, l1)?, w)),
+            _ => CpuStorage::F32(cpu::forward(isa, g, slice(NAME, s1, l1)?, w)),
+        };
+        Ok((y, (g.n, g.oh, g.ow, g.o).into()))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

@@ -50,7 +50,7 @@ fn padding_wider_than_the_kernel_reaches() {
 
 /// The f64 gradients of `sum(dy * conv2d(x, w))`, by the definition: dx and dw of a bilinear map are the map itself
 /// with one argument swapped for unit vectors, summed up here directly.
-fn reference_grads(g: &Geometry, x: &Array, w: &Array, dy: &Array) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn reference_grads(g: &Geometry, x: &Array, w: &Array, dy: &Array) -> (Vec<f64>, Vec<f64>) {
     let (mut dx, mut dw) = (vec![0.0; x.data.len()], vec![0.0; w.data.len()]);
     for (at, dy) in dy.data.iter().enumerate() {
         let (o, pixel) = (at % g.o, at / g.o);
@@ -183,6 +183,6 @@ fn shapes_that_do_not_fit_are_refused_in_words() -> Result<()> {
     assert!(error.contains("dy has the shape [1, 4, 4, 4], the output [1, 2, 2, 4]"), "{error}");
     let x = Tensor::zeros((1, 4, 4, 3), DType::F64, &Device::Cpu)?;
     let error = conv2d(&x, &Tensor::zeros((1, 1, 1, 3), DType::F32, &Device::Cpu)?, 1, 0).unwrap_err().to_string();
-    assert!(error.contains("only f32"), "{error}");
+    assert!(error.contains("only f32 and bf16"), "{error}");
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Fully connected layer, `y = x w^T + bias`, with all of its gradients through the gemm crate.
+//! Fully connected layer, `y = x w^T + bias`, with all of its gradients, in f32 or bf16.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use half::bf16;
 
-use crate::dense::{Dense, input, slice};
+use crate::dense::{Dense, activation, input, narrow, round, slice, tensor, widen};
 use cpu::Extents;
 
 pub mod cpu;
@@ -13,10 +14,13 @@ const NAME: &str = "linear";
 
 /// `y = x w^T + bias`; `x`: `[N, I]`, `w`: `[O, I]` as in PyTorch, `bias`: `[O]`. Returns `[N, O]`.
 ///
+/// `w` and `bias` are f32; y and the gradient of x have the type of `x`. Where that is bf16, products of bf16 numbers (`w`
+/// is rounded to bf16 on the way) are added in f32 and the result is rounded once. The other gradients are f32.
+///
 /// The same bits whatever the number of threads.
 ///
 /// # Errors
-/// If a shape does not fit, an extent is 0, or a tensor is not f32 on the CPU.
+/// If a shape does not fit, an extent is 0, `x` is not f32 or bf16, another tensor is not f32, or one is not on the CPU.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (&[rows, inputs], &[outputs, columns]) = (x.dims(), w.dims()) else {
         bail!("{NAME}: x has shape {:?} and w {:?}; expected [N, I] and [O, I]", x.dims(), w.dims())
@@ -24,7 +28,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if inputs != columns || rows * inputs * outputs == 0 {
         bail!("{NAME}: x has shape {:?} and w {:?}; expected [N, I] and [O, I], none of them 0", x.dims(), w.dims())
     }
-    let (x, w, op) = (input(NAME, "x", x)?, input(NAME, "w", w)?, Linear(Extents { rows, inputs, outputs }));
+    let (x, w, op) = (activation(NAME, "x", x)?, input(NAME, "w", w)?, Linear(Extents { rows, inputs, outputs }));
     match bias {
         None => x.apply_op2(&w, op),
         Some(b) if b.dims() == [outputs] => x.apply_op3(&w, &input(NAME, "bias", b)?, op),
@@ -35,20 +39,39 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 struct Linear(Extents);
 
 impl Linear {
+    /// The value, of x's type.
+    fn forward(&self, x: &CpuStorage, l: &Layout, w: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::BF16(_) => {
+                CpuStorage::BF16(narrow(&cpu::forward(&widen(slice(NAME, x, l)?), &round(w), bias, self.0)))
+            }
+            _ => CpuStorage::F32(cpu::forward(slice(NAME, x, l)?, w, bias, self.0)),
+        };
+        Ok((y, self.shape()))
+    }
+
     /// Gradients of x and w, each only if something asks for it.
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let values = Dense::new(NAME, dy)?;
-        let mut dx = None;
-        if x.track_op() {
-            let data = cpu::input_gradient(&values, &Dense::new(NAME, w)?, self.0);
-            dx = Some(Tensor::from_vec(data, x.shape(), &Device::Cpu)?);
-        }
-        let mut dw = None;
-        if w.track_op() {
-            let data = cpu::weight_gradient(&values, &Dense::new(NAME, x)?, self.0);
-            dw = Some(Tensor::from_vec(data, w.shape(), &Device::Cpu)?);
-        }
-        Ok((dx, dw))
+        let dx = x.track_op().then(|| {
+            let w = Dense::new(NAME, w)?;
+            match dy.dtype() {
+                DType::BF16 => {
+                    let dx = cpu::input_gradient(&widen(&Dense::new(NAME, dy)?), &round(&w), self.0);
+                    tensor(narrow(&dx), x.shape())
+                }
+                _ => tensor(cpu::input_gradient(&Dense::new(NAME, dy)?, &w, self.0), x.shape()),
+            }
+        });
+        let dw = w.track_op().then(|| {
+            let dw = match dy.dtype() {
+                DType::BF16 => {
+                    cpu::weight_gradient(&widen(&Dense::new(NAME, dy)?), &widen(&Dense::new(NAME, x)?), self.0)
+                }
+                _ => cpu::weight_gradient(&Dense::new(NAME, dy)?, &Dense::new(NAME, x)?, self.0),
+            };
+            tensor(dw, w.shape())
+        });
+        Ok((dx.transpose()?, dw.transpose()?))
     }
 
     fn shape(&self) -> Shape {
@@ -62,8 +85,7 @@ impl CustomOp2 for Linear {
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = cpu::forward(slice(NAME, s1, l1)?, slice(NAME, s2, l2)?, None, self.0);
-        Ok((CpuStorage::F32(y), self.shape()))
+        self.forward(s1, l1, slice(NAME, s2, l2)?, None)
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -85,8 +107,7 @@ impl CustomOp3 for Linear {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = cpu::forward(slice(NAME, s1, l1)?, slice(NAME, s2, l2)?, Some(slice(NAME, s3, l3)?), self.0);
-        Ok((CpuStorage::F32(y), self.shape()))
+        self.forward(s1, l1, slice(NAME, s2, l2)?, Some(slice(NAME, s3, l3)?))
     }
 
     fn bwd(
@@ -99,16 +120,19 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let (dx, dw) = self.gradients(x, w, &dy)?;
-        let db = cpu::bias_gradient(&Dense::new(NAME, &dy)?, self.0);
-        Ok((dx, dw, Some(Tensor::from_vec(db, bias.shape(), &Device::Cpu)?)))
+        let db = match dy.dtype() {
+            DType::BF16 => cpu::bias_gradient::<bf16>(&Dense::new(NAME, &dy)?, self.0),
+            _ => cpu::bias_gradient::<f32>(&Dense::new(NAME, &dy)?, self.0),
+        };
+        Ok((dx, dw, Some(tensor(db, bias.shape())?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Array, Tolerance, check_op};
-    use candle_core::Var;
+    use crate::check::{Array, Tolerance, check_op, check_op_bf16};
+    use candle_core::{Device, Var};
 
     fn check(rows: usize, inputs: usize, outputs: usize, bias: bool) {
         let op = |t: &[Tensor]| linear(&t[0], &t[1], t.get(2));
@@ -121,6 +145,9 @@ mod tests {
             all.push(Array::random(&[outputs], 3));
         }
         check_op(&op, &reference, &all, Tolerance::default()).unwrap();
+        // The op rounds w itself.
+        all[1] = all[1].rounded();
+        check_op_bf16(&op, &reference, &all, &[0], Tolerance::BF16).unwrap();
     }
 
     #[test]
@@ -134,7 +161,8 @@ mod tests {
     /// The same bits from 1, 2 and 5 threads, on products large enough for gemm to share them out.
     #[test]
     fn the_number_of_threads_changes_nothing() -> Result<()> {
-        for (rows, inputs, outputs) in [(301, 517, 259), (64, 2048, 96), (1030, 128, 128)] {
+        let shapes = [(301, 517, 259), (64, 2048, 96), (1030, 128, 128), (16, 300, 1030)];
+        for ((rows, inputs, outputs), dtype) in shapes.into_iter().flat_map(|s| [(s, DType::F32), (s, DType::BF16)]) {
             let run = || -> Result<Vec<Vec<u32>>> {
                 let vars = [
                     Array::random(&[rows, inputs], 1),
@@ -142,11 +170,18 @@ mod tests {
                     Array::random(&[outputs], 3),
                 ]
                 .map(|a| Var::from_tensor(&a.tensor().unwrap()).unwrap());
-                let y = linear(&vars[0], &vars[1], Some(&vars[2]))?;
+                let y = linear(&vars[0].to_dtype(dtype)?, &vars[1], Some(&vars[2]))?;
                 let grads = y.sqr()?.sum_all()?.backward()?;
                 std::iter::once(&y)
                     .chain(vars.iter().map(|v| grads.get(v).unwrap()))
-                    .map(|t| Ok(t.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect()))
+                    .map(|t| {
+                        Ok(t.to_dtype(DType::F32)?
+                            .flatten_all()?
+                            .to_vec1::<f32>()?
+                            .into_iter()
+                            .map(f32::to_bits)
+                            .collect())
+                    })
                     .collect()
             };
             let with = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
