@@ -17,9 +17,21 @@ pub(crate) trait Element: WithDType {
 
     /// The nearest value, ties to even; infinities and NaN stay what they are.
     fn narrow(v: f32) -> Self;
+
+    /// The largest value that [`Element::narrow`] makes 0.
+    const VANISHING: f32;
+
+    /// The values of a storage of this type, to be changed.
+    fn values_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
 impl Element for f32 {
+    const VANISHING: f32 = 0.0;
+
+    fn values_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        if let CpuStorage::F32(values) = storage { Some(values) } else { None }
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -32,6 +44,13 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    /// Half of the least subnormal number, 2^-134, a tie that goes to 0.
+    const VANISHING: f32 = f32::from_bits(0x8000);
+
+    fn values_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        if let CpuStorage::BF16(values) = storage { Some(values) } else { None }
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

@@ -82,14 +82,17 @@ pub fn isa() -> &'static str {
 
 /// Defines functions whose body is compiled for AVX-512, AVX2 and the baseline and chosen at run time.
 ///
-/// The choice costs an atomic load per call: call it on a block of rows, not on a row.
+/// The choice costs an atomic load per call: call it on a block of rows, not on a row. Generic parameters are written
+/// `<type T: Element, const RELU: bool>`, types first.
 macro_rules! multiversion {
-    ($($(#[$attr:meta])* $vis:vis fn $name:ident $(<$(const $generic:ident: $kind:ty),+>)? ($($arg:ident: $ty:ty),* $(,)?) $body:block)+) => {$(
+    ($($(#[$attr:meta])* $vis:vis fn $name:ident
+        $(<$(type $element:ident: $bound:ident),* $(,)? $(const $generic:ident: $kind:ty),*>)?
+        ($($arg:ident: $ty:ty),* $(,)?) $body:block)+) => {$(
         $(#[$attr])*
-        $vis fn $name $(<$(const $generic: $kind),+>)? ($($arg: $ty),*) {
+        $vis fn $name $(<$($element: $bound,)* $(const $generic: $kind),*>)? ($($arg: $ty),*) {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body $(<$(const $generic: $kind),+>)? ($($arg: $ty),*) $body
+            fn body $(<$($element: $bound,)* $(const $generic: $kind),*>)? ($($arg: $ty),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
@@ -97,23 +100,23 @@ macro_rules! multiversion {
 
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx512 $(<$(const $generic: $kind),+>)? ($($arg: $ty),*) {
-                    body $(::<$($generic),+>)? ($($arg),*)
+                fn avx512 $(<$($element: $bound,)* $(const $generic: $kind),*>)? ($($arg: $ty),*) {
+                    body $(::<$($element,)* $($generic),*>)? ($($arg),*)
                 }
                 #[target_feature(enable = "avx2")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx2 $(<$(const $generic: $kind),+>)? ($($arg: $ty),*) {
-                    body $(::<$($generic),+>)? ($($arg),*)
+                fn avx2 $(<$($element: $bound,)* $(const $generic: $kind),*>)? ($($arg: $ty),*) {
+                    body $(::<$($element,)* $($generic),*>)? ($($arg),*)
                 }
                 match Isa::detect() {
                     // SAFETY: the machine has every feature that the function enables: they are part of these sets.
-                    Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { avx512 $(::<$($generic),+>)? ($($arg),*) },
+                    Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { avx512 $(::<$($element,)* $($generic),*>)? ($($arg),*) },
                     // SAFETY: the machine has AVX2, which is part of this set.
-                    Isa::Avx2 => return unsafe { avx2 $(::<$($generic),+>)? ($($arg),*) },
+                    Isa::Avx2 => return unsafe { avx2 $(::<$($element,)* $($generic),*>)? ($($arg),*) },
                     Isa::Portable => {}
                 }
             }
-            body $(::<$($generic),+>)? ($($arg),*)
+            body $(::<$($element,)* $($generic),*>)? ($($arg),*)
         }
     )+};
 }

@@ -13,6 +13,7 @@ pub mod conv2d;
 pub mod cross_correlation;
 mod dense;
 mod embeddings;
+mod in_place;
 mod isa;
 pub mod l2_normalize;
 pub mod linear;

@@ -1,188 +1,76 @@
-//! Batch norm with residual add and ReLU on slices, channels last.
+//! Batch norm with residual add and ReLU on slices `[R, C]`, channels last, in f32 or bf16 with f32 arithmetic.
 //!
-//! Forward: two passes over x (statistics, apply), one over the residual, one write. Backward: two passes over dy, y and x (sums,
-//! apply), one write. Nothing is kept between them but mean and 1/std.
-//!
-//! Statistics are exact to rounding for any mean: each block of rows is summed in f32 around its own first row, turned into
-//! (count, mean, M2) in f64 and merged by Chan's formula (Chan, Golub, LeVeque 1983). Blocks and the order of merging depend
-//! on the shape alone, so the result is the same for any number of threads.
-//!
-//! Few channels would make short inner loops, so `[R, C]` is read as `[R / g, g C]` with the per-channel vectors repeated g times.
+//! Forward: two reads of x (statistics, apply), one of the residual, one write. Backward: two reads of dy and x (sums, apply),
+//! one write, over x. Where there is no residual the ReLU's mask is computed again from x, by the forward pass's own
+//! expression, so that y is not read at all. With a residual, y gives the mask once and the masked dy, which is the residual's
+//! gradient, is written over dy. Nothing is kept between the passes but a few values per channel.
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
+use super::cut::Cut;
+use crate::dense::Element;
 use crate::isa::multiversion;
 
-/// Floats that one task works on: enough to pay for the task, few enough to stay in the second-level cache.
-const CHUNK: usize = 1 << 16;
-/// Wide rows that are summed in f32 before the sums move to f64.
-const BLOCK: usize = 64;
-/// Least width of a wide row.
-const WIDTH: usize = 64;
-
-/// How a `[R, C]` array is cut: everything is a function of C, never of the number of threads.
-#[derive(Clone, Copy)]
-struct Cut {
-    channels: usize,
-    /// A multiple of `channels`, at least [`WIDTH`].
-    wide: usize,
-    /// Floats per task, a multiple of `wide`.
-    chunk: usize,
-}
-
-impl Cut {
-    fn new(channels: usize) -> Self {
-        let wide = channels * WIDTH.div_ceil(channels);
-        Self { channels, wide, chunk: wide * (CHUNK / wide).max(4) }
-    }
-
-    fn tile(&self, per_channel: &[f32]) -> Vec<f32> {
-        per_channel.iter().copied().cycle().take(self.wide).collect()
-    }
-
-    /// Folds a wide vector of sums into one sum per channel.
-    fn fold(&self, wide: &[f32], into: &mut [f64]) {
-        for lane in wide.chunks_exact(self.channels) {
-            for (sum, &v) in into.iter_mut().zip(lane) {
-                *sum += f64::from(v);
-            }
-        }
-    }
-}
-
-/// Count, mean and sum of squared deviations of each channel.
-pub struct Moments {
-    /// Rows seen.
-    pub count: f64,
-    /// `[C]`.
-    pub mean: Vec<f64>,
-    /// `[C]`: sum over rows of (x - mean)^2.
-    pub m2: Vec<f64>,
-}
-
-impl Moments {
-    fn new(channels: usize) -> Self {
-        Self { count: 0.0, mean: vec![0.0; channels], m2: vec![0.0; channels] }
-    }
-
-    /// Chan's parallel update.
-    fn merge(&mut self, count: f64, mean: &[f64], m2: &[f64]) {
-        let total = self.count + count;
-        let (share, cross) = (count / total, self.count * count / total);
-        for i in 0..self.mean.len() {
-            let delta = mean[i] - self.mean[i];
-            self.mean[i] += delta * share;
-            self.m2[i] += m2[i] + delta * delta * cross;
-        }
-        self.count = total;
-    }
-}
-
-/// Moments of each column of `x` `[R, C]`.
-pub fn statistics(x: &[f32], channels: usize) -> Moments {
-    let cut = Cut::new(channels);
-    let parts: Vec<Moments> = x.par_chunks(cut.chunk).map(|chunk| chunk_moments(chunk, cut)).collect();
-    let mut all = Moments::new(channels);
-    for part in &parts {
-        all.merge(part.count, &part.mean, &part.m2);
-    }
-    all
-}
-
-fn chunk_moments(chunk: &[f32], cut: Cut) -> Moments {
-    let c = cut.channels;
-    let mut moments = Moments::new(c);
-    let (mut first, mut second) = (vec![0f32; cut.wide], vec![0f32; cut.wide]);
-    let (mut sum, mut square) = (vec![0f64; c], vec![0f64; c]);
-    for block in chunk.chunks(cut.wide * BLOCK) {
-        let shift = cut.tile(&block[..c]);
-        first.fill(0.0);
-        second.fill(0.0);
-        sum_block(block, &shift, &mut first, &mut second);
-        sum.fill(0.0);
-        square.fill(0.0);
-        cut.fold(&first, &mut sum);
-        cut.fold(&second, &mut square);
-        let count = (block.len() / c) as f64;
-        for i in 0..c {
-            square[i] = (square[i] - sum[i] * sum[i] / count).max(0.0);
-            sum[i] = f64::from(shift[i]) + sum[i] / count;
-        }
-        moments.merge(count, &sum, &square);
-    }
-    moments
-}
-
-multiversion! {
-    /// Adds the sums of (x - shift) and (x - shift)^2 of a block of wide rows, the last of which may be short.
-    fn sum_block(x: &[f32], shift: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let wide = shift.len();
-        let (first, second) = (&mut first[..wide], &mut second[..wide]);
-        let mut quads = x.chunks_exact(4 * wide);
-        for quad in &mut quads {
-            let (a, rest) = quad.split_at(wide);
-            let (b, rest) = rest.split_at(wide);
-            let (c, d) = rest.split_at(wide);
-            let d = &d[..wide];
-            for i in 0..wide {
-                let (a, b, c, d) = (a[i] - shift[i], b[i] - shift[i], c[i] - shift[i], d[i] - shift[i]);
-                first[i] += (a + b) + (c + d);
-                second[i] += (a * a + b * b) + (c * c + d * d);
-            }
-        }
-        for row in quads.remainder().chunks(wide) {
-            for (i, &v) in row.iter().enumerate() {
-                let v = v - shift[i];
-                first[i] += v;
-                second[i] += v * v;
-            }
-        }
-    }
-}
-
 /// What the forward pass leaves to the backward pass, per channel.
-pub struct Saved {
+#[derive(Clone, Debug)]
+pub(super) struct Normalizer {
     /// Mean rounded to f32; `low` is what rounding lost.
-    pub mean: Vec<f32>,
+    pub(super) mean: Vec<f32>,
     low: Vec<f64>,
     invstd: Vec<f64>,
+    /// gamma / std.
+    scale: Vec<f32>,
+    /// beta, less what the rounding of the mean amounts to.
+    offset: Vec<f32>,
 }
 
-impl Saved {
-    /// From mean and biased variance `[C]`.
-    pub fn new(mean: &[f64], var: &[f64], eps: f64) -> Self {
+impl Normalizer {
+    /// From mean and biased variance, gamma and beta, all `[C]`.
+    pub(super) fn new(mean: &[f64], var: &[f64], gamma: &[f32], beta: &[f32], eps: f64) -> Self {
         let rounded: Vec<f32> = mean.iter().map(|&m| m as f32).collect();
-        let low = mean.iter().zip(&rounded).map(|(&m, &r)| m - f64::from(r)).collect();
-        Self { mean: rounded, low, invstd: var.iter().map(|&v| 1.0 / (v + eps).sqrt()).collect() }
+        let low: Vec<f64> = mean.iter().zip(&rounded).map(|(&m, &r)| m - f64::from(r)).collect();
+        let invstd: Vec<f64> = var.iter().map(|&v| 1.0 / (v + eps).sqrt()).collect();
+        let scale: Vec<f64> = gamma.iter().zip(&invstd).map(|(&g, &s)| f64::from(g) * s).collect();
+        let offset = (0..beta.len()).map(|i| (f64::from(beta[i]) - low[i] * scale[i]) as f32).collect();
+        Self { mean: rounded, low, invstd, scale: scale.iter().map(|&s| s as f32).collect(), offset }
+    }
+
+    fn cut(&self) -> Cut {
+        Cut::new(self.mean.len())
     }
 }
 
-/// `y = gamma (x - mean) / std + beta (+ residual)`, then ReLU if asked. `x`, `residual`: `[R, C]`.
-pub fn apply(x: &[f32], gamma: &[f32], beta: &[f32], residual: Option<&[f32]>, relu: bool, saved: &Saved) -> Vec<f32> {
-    let cut = Cut::new(gamma.len());
-    let scale: Vec<f32> = gamma.iter().zip(&saved.invstd).map(|(&g, &s)| (f64::from(g) * s) as f32).collect();
-    // x - mean is taken with the rounded mean, exactly or nearly so; the rest of the mean goes into the offset.
-    let offset: Vec<f32> = (0..beta.len())
-        .map(|i| (f64::from(beta[i]) - saved.low[i] * f64::from(gamma[i]) * saved.invstd[i]) as f32)
-        .collect();
-    let (mean, scale, offset) = (cut.tile(&saved.mean), cut.tile(&scale), cut.tile(&offset));
-    write(x.len(), cut.chunk, |i, out| {
-        let range = i * cut.chunk..i * cut.chunk + out.len();
+/// `y = gamma (x - mean) / std + beta (+ residual)`, then ReLU if asked. `x`, `residual`, `y`: `[R, C]`; writes all of `y`.
+pub(super) fn apply<T: Element>(
+    x: &[T],
+    residual: Option<&[T]>,
+    relu: bool,
+    norm: &Normalizer,
+    y: &mut [MaybeUninit<T>],
+) {
+    let cut = norm.cut();
+    let (mean, scale, offset) = (cut.tile(&norm.mean), cut.tile(&norm.scale), cut.tile(&norm.offset));
+    cut.each(y, |start, y| {
+        let range = start..start + y.len();
         let x = &x[range.clone()];
         match (residual.map(|r| &r[range]), relu) {
-            (None, false) => apply_chunk::<false, false>(x, x, &mean, &scale, &offset, out),
-            (None, true) => apply_chunk::<false, true>(x, x, &mean, &scale, &offset, out),
-            (Some(r), false) => apply_chunk::<true, false>(x, r, &mean, &scale, &offset, out),
-            (Some(r), true) => apply_chunk::<true, true>(x, r, &mean, &scale, &offset, out),
+            (None, false) => apply_chunk::<T, false, false>(x, x, &mean, &scale, &offset, y),
+            (None, true) => apply_chunk::<T, false, true>(x, x, &mean, &scale, &offset, y),
+            (Some(r), false) => apply_chunk::<T, true, false>(x, r, &mean, &scale, &offset, y),
+            (Some(r), true) => apply_chunk::<T, true, true>(x, r, &mean, &scale, &offset, y),
         }
-    })
+    });
+}
+
+/// The normalized value: one expression for the forward pass and for the mask of the backward pass.
+#[inline(always)]
+fn normalize(x: f32, mean: f32, scale: f32, offset: f32) -> f32 {
+    (x - mean) * scale + offset
 }
 
 multiversion! {
-    fn apply_chunk<const RESIDUAL: bool, const RELU: bool>(
-        x: &[f32], residual: &[f32], mean: &[f32], scale: &[f32], offset: &[f32], out: &mut [MaybeUninit<f32>],
+    fn apply_chunk<type T: Element, const RESIDUAL: bool, const RELU: bool>(
+        x: &[T], residual: &[T], mean: &[f32], scale: &[f32], offset: &[f32], out: &mut [MaybeUninit<T>],
     ) {
         let wide = mean.len();
         for ((x, residual), out) in x.chunks(wide).zip(residual.chunks(wide)).zip(out.chunks_mut(wide)) {
@@ -190,161 +78,202 @@ multiversion! {
             let (residual, out) = (&residual[..n], &mut out[..n]);
             let (mean, scale, offset) = (&mean[..n], &scale[..n], &offset[..n]);
             for i in 0..n {
-                let mut y = (x[i] - mean[i]) * scale[i] + offset[i];
+                let mut y = normalize(x[i].widen(), mean[i], scale[i], offset[i]);
                 if RESIDUAL {
-                    y += residual[i];
+                    y += residual[i].widen();
                 }
                 // A NaN stays a NaN.
-                out[i].write(if RELU && y <= 0.0 { 0.0 } else { y });
+                out[i].write(T::narrow(if RELU && y <= 0.0 { 0.0 } else { y }));
             }
         }
     }
 }
 
-/// Gradients of gamma and beta, and what [`backward_apply`] needs.
+/// Gradients of gamma and beta over some rows, and how many rows: what the gradient of x needs.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sums {
-    /// `[C]`.
+    /// Rows seen.
+    pub count: f64,
+    /// `[C]`: sum over rows of dy' x_hat, the gradient of gamma.
     pub gamma: Vec<f64>,
-    /// `[C]`.
+    /// `[C]`: sum over rows of dy', the gradient of beta.
     pub beta: Vec<f64>,
 }
 
-/// Sums over rows of dy' and dy' x_hat, where dy' is dy through the ReLU (masked by `y` if given).
-pub fn backward_sums(dy: &[f32], y: Option<&[f32]>, x: &[f32], saved: &Saved) -> Sums {
-    let c = saved.mean.len();
-    let cut = Cut::new(c);
-    let mean = cut.tile(&saved.mean);
-    let parts: Vec<(Vec<f64>, Vec<f64>)> = dy
-        .par_chunks(cut.chunk)
-        .enumerate()
-        .map(|(i, dy)| {
-            let range = i * cut.chunk..i * cut.chunk + dy.len();
-            let (x, y) = (&x[range.clone()], y.map(|y| &y[range]));
-            let (mut first, mut second) = (vec![0f32; cut.wide], vec![0f32; cut.wide]);
-            let (mut beta, mut gamma) = (vec![0f64; c], vec![0f64; c]);
-            let block = cut.wide * BLOCK;
-            for start in (0..dy.len()).step_by(block) {
-                let range = start..dy.len().min(start + block);
-                first.fill(0.0);
-                second.fill(0.0);
-                let (dy, x) = (&dy[range.clone()], &x[range.clone()]);
-                match y {
-                    Some(y) => sum_gradients::<true>(dy, &y[range], x, &mean, &mut first, &mut second),
-                    None => sum_gradients::<false>(dy, dy, x, &mean, &mut first, &mut second),
-                }
-                cut.fold(&first, &mut beta);
-                cut.fold(&second, &mut gamma);
-            }
-            (beta, gamma)
-        })
-        .collect();
+/// How dy becomes dy', the gradient behind the ReLU.
+pub(super) enum Incoming<'a, T> {
+    /// dy' is dy: there is no ReLU, or dy went through it before.
+    Masked(&'a [T]),
+    /// dy where the normalized x is above 0 (no residual).
+    Recompute(&'a [T]),
+    /// dy where y is above 0; what is masked is written to dy.
+    Mask(&'a mut [T], &'a [T]),
+}
+
+/// Sums over rows of dy' and dy' x_hat.
+pub(super) fn backward_sums<T: Element>(dy: Incoming<'_, T>, x: &[T], norm: &Normalizer) -> Sums {
+    let cut = norm.cut();
+    let (mean, scale, offset) = (cut.tile(&norm.mean), cut.tile(&norm.scale), cut.tile(&norm.offset));
+    let parts = match dy {
+        Incoming::Masked(dy) => cut.map(x.len(), |start, len| {
+            let (dy, x) = (&dy[start..start + len], &x[start..start + len]);
+            sum_chunk(cut, len, |block, first, second| {
+                sum_gradients::<T, false>(&dy[block.clone()], &x[block], &mean, &scale, &offset, first, second)
+            })
+        }),
+        Incoming::Recompute(dy) => cut.map(x.len(), |start, len| {
+            let (dy, x) = (&dy[start..start + len], &x[start..start + len]);
+            sum_chunk(cut, len, |block, first, second| {
+                sum_gradients::<T, true>(&dy[block.clone()], &x[block], &mean, &scale, &offset, first, second)
+            })
+        }),
+        Incoming::Mask(dy, y) => cut.map_mut(dy, |start, dy| {
+            let (y, x) = (&y[start..start + dy.len()], &x[start..start + dy.len()]);
+            sum_chunk(cut, dy.len(), |block, first, second| {
+                mask_and_sum::<T>(&mut dy[block.clone()], &y[block.clone()], &x[block], &mean, first, second)
+            })
+        }),
+    };
+    let c = norm.mean.len();
     let (mut beta, mut gamma) = (vec![0f64; c], vec![0f64; c]);
     for (b, g) in &parts {
         beta.iter_mut().zip(b).for_each(|(sum, v)| *sum += v);
         gamma.iter_mut().zip(g).for_each(|(sum, v)| *sum += v);
     }
     for i in 0..c {
-        gamma[i] = (gamma[i] - saved.low[i] * beta[i]) * saved.invstd[i];
+        gamma[i] = (gamma[i] - norm.low[i] * beta[i]) * norm.invstd[i];
     }
-    Sums { gamma, beta }
+    Sums { count: (x.len() / c) as f64, gamma, beta }
+}
+
+/// Two sums per channel over a chunk of `len` values, block by block.
+fn sum_chunk(
+    cut: Cut,
+    len: usize,
+    mut add: impl FnMut(std::ops::Range<usize>, &mut [f32], &mut [f32]),
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut first, mut second) = (vec![0f32; cut.wide], vec![0f32; cut.wide]);
+    let (mut beta, mut gamma) = (vec![0f64; cut.channels()], vec![0f64; cut.channels()]);
+    for start in (0..len).step_by(cut.block()) {
+        first.fill(0.0);
+        second.fill(0.0);
+        add(start..len.min(start + cut.block()), &mut first, &mut second);
+        cut.fold(&first, &mut beta);
+        cut.fold(&second, &mut gamma);
+    }
+    (beta, gamma)
 }
 
 multiversion! {
     /// Adds the sums of dy' and dy' (x - mean) of a block of wide rows.
-    fn sum_gradients<const RELU: bool>(
-        dy: &[f32], y: &[f32], x: &[f32], mean: &[f32], first: &mut [f32], second: &mut [f32],
+    fn sum_gradients<type T: Element, const RELU: bool>(
+        dy: &[T], x: &[T], mean: &[f32], scale: &[f32], offset: &[f32], first: &mut [f32], second: &mut [f32],
     ) {
         let wide = mean.len();
-        for ((dy, y), x) in dy.chunks(wide).zip(y.chunks(wide)).zip(x.chunks(wide)) {
+        for (dy, x) in dy.chunks(wide).zip(x.chunks(wide)) {
+            let n = dy.len();
+            let (x, mean, scale, offset) = (&x[..n], &mean[..n], &scale[..n], &offset[..n]);
+            let (first, second) = (&mut first[..n], &mut second[..n]);
+            for i in 0..n {
+                let (g, x) = (dy[i].widen(), x[i].widen());
+                let off = RELU && normalize(x, mean[i], scale[i], offset[i]) <= T::VANISHING;
+                let g = if off { 0.0 } else { g };
+                first[i] += g;
+                second[i] += g * (x - mean[i]);
+            }
+        }
+    }
+
+    /// The same where y gives the mask; writes dy' over dy.
+    fn mask_and_sum<type T: Element>(
+        dy: &mut [T], y: &[T], x: &[T], mean: &[f32], first: &mut [f32], second: &mut [f32],
+    ) {
+        let wide = mean.len();
+        for ((dy, y), x) in dy.chunks_mut(wide).zip(y.chunks(wide)).zip(x.chunks(wide)) {
             let n = dy.len();
             let (y, x, mean) = (&y[..n], &x[..n], &mean[..n]);
             let (first, second) = (&mut first[..n], &mut second[..n]);
             for i in 0..n {
-                let g = if RELU && y[i] <= 0.0 { 0.0 } else { dy[i] };
+                let g = if y[i].widen() <= 0.0 { 0.0 } else { dy[i].widen() };
+                dy[i] = T::narrow(g);
                 first[i] += g;
-                second[i] += g * (x[i] - mean[i]);
+                second[i] += g * (x[i].widen() - mean[i]);
             }
         }
     }
 }
 
-/// Gradient of x `[R, C]`. `sums` is None where mean and variance are constants (evaluation mode).
-pub fn backward_apply(
-    dy: &[f32],
-    y: Option<&[f32]>,
-    x: &[f32],
-    gamma: &[f32],
-    saved: &Saved,
-    sums: Option<&Sums>,
-) -> Vec<f32> {
-    let c = gamma.len();
-    let cut = Cut::new(c);
-    let rows = (x.len() / c) as f64;
-    // dx = scale dy' - offset - slope (x - mean), with everything that is per channel put together in f64.
-    let (mut scale, mut slope, mut offset) = (vec![0f32; c], vec![0f32; c], vec![0f32; c]);
-    for i in 0..c {
-        let s = f64::from(gamma[i]) * saved.invstd[i];
-        scale[i] = s as f32;
-        if let Some(sums) = sums {
-            let b = s * saved.invstd[i] * sums.gamma[i] / rows;
-            slope[i] = b as f32;
-            offset[i] = (s * sums.beta[i] / rows - saved.low[i] * b) as f32;
+/// Turns x into the gradient of x: `dx = scale dy' - shift - slope (x - mean)`, with everything that is per channel put together
+/// in f64 and repeated to the width of a wide row.
+pub(super) struct InputGradient {
+    cut: Cut,
+    /// dy is still to be masked, by the normalized x.
+    relu: bool,
+    mean: Vec<f32>,
+    /// gamma / std and the offset of the forward pass, for the mask.
+    forward: Vec<f32>,
+    offset: Vec<f32>,
+    scale: Vec<f32>,
+    slope: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl InputGradient {
+    /// `sums` is None where mean and variance are constants (evaluation mode); its count is that of all rows that the
+    /// statistics were taken over.
+    pub(super) fn new(relu: bool, gamma: &[f32], norm: &Normalizer, sums: Option<&Sums>) -> Self {
+        let (c, cut) = (gamma.len(), norm.cut());
+        let (mut scale, mut slope, mut shift) = (vec![0f32; c], vec![0f32; c], vec![0f32; c]);
+        for i in 0..c {
+            let s = f64::from(gamma[i]) * norm.invstd[i];
+            scale[i] = s as f32;
+            if let Some(sums) = sums {
+                let b = s * norm.invstd[i] * sums.gamma[i] / sums.count;
+                slope[i] = b as f32;
+                shift[i] = (s * sums.beta[i] / sums.count - norm.low[i] * b) as f32;
+            }
+        }
+        let (mean, forward, offset) = (cut.tile(&norm.mean), cut.tile(&norm.scale), cut.tile(&norm.offset));
+        let (scale, slope, shift) = (cut.tile(&scale), cut.tile(&slope), cut.tile(&shift));
+        Self { cut, relu, mean, forward, offset, scale, slope, shift }
+    }
+
+    /// Writes dx over `x` `[R, C]`.
+    pub(super) fn over<T: Element>(&self, dy: &[T], x: &mut [T]) {
+        self.cut.each(x, |start, x| self.chunk(&dy[start..start + x.len()], x));
+    }
+
+    /// Writes dx to all of `dx`.
+    pub(super) fn into<T: Element>(&self, dy: &[T], x: &[T], dx: &mut [MaybeUninit<T>]) {
+        self.cut.each(dx, |start, dx| {
+            let range = start..start + dx.len();
+            // The copy stays in the second-level cache.
+            self.chunk(&dy[range.clone()], dx.write_copy_of_slice(&x[range]));
+        });
+    }
+
+    fn chunk<T: Element>(&self, dy: &[T], x: &mut [T]) {
+        match self.relu {
+            true => input_gradient::<T, true>(dy, x, self),
+            false => input_gradient::<T, false>(dy, x, self),
         }
     }
-    let (mean, scale) = (cut.tile(&saved.mean), cut.tile(&scale));
-    let (slope, offset) = (cut.tile(&slope), cut.tile(&offset));
-    write(x.len(), cut.chunk, |i, out| {
-        let range = i * cut.chunk..i * cut.chunk + out.len();
-        let (dy, x) = (&dy[range.clone()], &x[range.clone()]);
-        match y.map(|y| &y[range]) {
-            Some(y) => input_gradient::<true>(dy, y, x, &mean, &scale, &slope, &offset, out),
-            None => input_gradient::<false>(dy, dy, x, &mean, &scale, &slope, &offset, out),
-        }
-    })
 }
 
 multiversion! {
-    #[allow(clippy::too_many_arguments)]
-    fn input_gradient<const RELU: bool>(
-        dy: &[f32], y: &[f32], x: &[f32], mean: &[f32], scale: &[f32], slope: &[f32], offset: &[f32],
-        out: &mut [MaybeUninit<f32>],
-    ) {
-        let wide = mean.len();
-        for (((dy, y), x), out) in dy.chunks(wide).zip(y.chunks(wide)).zip(x.chunks(wide)).zip(out.chunks_mut(wide)) {
+    fn input_gradient<type T: Element, const RELU: bool>(dy: &[T], x: &mut [T], gradient: &InputGradient) {
+        let wide = gradient.mean.len();
+        for (dy, x) in dy.chunks(wide).zip(x.chunks_mut(wide)) {
             let n = dy.len();
-            let (y, x, out) = (&y[..n], &x[..n], &mut out[..n]);
-            let (mean, scale, slope, offset) = (&mean[..n], &scale[..n], &slope[..n], &offset[..n]);
+            let (x, mean) = (&mut x[..n], &gradient.mean[..n]);
+            let (forward, offset) = (&gradient.forward[..n], &gradient.offset[..n]);
+            let (scale, slope, shift) = (&gradient.scale[..n], &gradient.slope[..n], &gradient.shift[..n]);
             for i in 0..n {
-                let g = if RELU && y[i] <= 0.0 { 0.0 } else { dy[i] };
-                out[i].write(g * scale[i] - offset[i] - (x[i] - mean[i]) * slope[i]);
+                let (g, v) = (dy[i].widen(), x[i].widen());
+                let off = RELU && normalize(v, mean[i], forward[i], offset[i]) <= T::VANISHING;
+                let g = if off { 0.0 } else { g };
+                x[i] = T::narrow(g * scale[i] - shift[i] - (v - mean[i]) * slope[i]);
             }
         }
     }
-}
-
-/// dy through the ReLU: dy where y > 0, else 0 (a NaN in y lets it pass, as in PyTorch).
-pub fn relu_gradient(dy: &[f32], y: &[f32]) -> Vec<f32> {
-    write(dy.len(), CHUNK, |i, out| {
-        let range = i * CHUNK..i * CHUNK + out.len();
-        mask(&dy[range.clone()], &y[range], out);
-    })
-}
-
-multiversion! {
-    fn mask(dy: &[f32], y: &[f32], out: &mut [MaybeUninit<f32>]) {
-        for ((&dy, &y), out) in dy.iter().zip(y).zip(out) {
-            out.write(if y <= 0.0 { 0.0 } else { dy });
-        }
-    }
-}
-
-/// A new vector of `len` floats, filled in parallel by chunks without being zeroed first.
-///
-/// `fill(i, out)` must write every element of chunk i.
-fn write(len: usize, chunk: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
-    let mut out = Vec::with_capacity(len);
-    out.spare_capacity_mut()[..len].par_chunks_mut(chunk).enumerate().for_each(|(i, part)| fill(i, part));
-    // SAFETY: the chunks cover 0..len and every caller's `fill` writes all of its chunk.
-    unsafe { out.set_len(len) };
-    out
 }

@@ -1,59 +1,57 @@
 //! ReLU whose derivative at 0 is 0, as PyTorch's is (Candle's own passes the gradient there).
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use half::bf16;
 
-/// Elements a task takes: large enough to pay for its start, small enough to share among threads.
-const CHUNK: usize = 1 << 16;
+use crate::dense::{Dense, Element, activation, slice, tensor};
+
+mod cpu;
+
+const NAME: &str = "relu";
+
+/// `max(x, 0)` of any shape, f32 or bf16; the derivative at 0 is 0 and a NaN stays a NaN.
+///
+/// # Errors
+/// If `x` is neither f32 nor bf16, or not on the CPU.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    activation(NAME, "x", x)?.apply_op1(Relu)
+}
+
+/// The gradient of x: dy where y, the result of [`relu`], is above 0 (or NaN), else 0. Without a graph.
+///
+/// # Errors
+/// If shapes or types differ, or as [`relu`].
+pub fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    if y.dims() != dy.dims() || y.dtype() != dy.dtype() {
+        bail!("{NAME}: y is {:?} {:?}, dy {:?} {:?}", y.dtype(), y.dims(), dy.dtype(), dy.dims())
+    }
+    let (y, dy) = (activation(NAME, "y", y)?, dy.contiguous()?);
+    fn mask<T: Element>(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        tensor(cpu::backward::<T>(&Dense::new(NAME, y)?, &Dense::new(NAME, dy)?), y.shape())
+    }
+    match y.dtype() {
+        DType::BF16 => mask::<bf16>(&y, &dy),
+        _ => mask::<f32>(&y, &dy),
+    }
+}
 
 struct Relu;
 
-/// The gradient: `dy` where `y > 0`, else 0.
-struct ReluGrad;
-
-/// `max(x, 0)` for f32 tensors of any shape; the derivative at 0 is 0 and a NaN stays a NaN.
-///
-/// # Errors
-/// If `x` is not f32 or not on the CPU.
-pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Relu)
-}
-
-fn dense<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) =
-        layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("relu: not contiguous".into()))?;
-    match storage {
-        CpuStorage::F32(v) => Ok(&v[start..end]),
-        _ => bail!("relu takes f32 tensors"),
-    }
-}
-
 impl CustomOp1 for Relu {
     fn name(&self) -> &'static str {
-        "relu"
+        NAME
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = dense(storage, layout)?;
-        // Written so that NaN, which is not <= 0, passes through.
-        let y = x.par_iter().with_min_len(CHUNK).map(|&v| if v <= 0.0 { 0.0 } else { v }).collect();
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+        let y = match storage {
+            CpuStorage::BF16(_) => bf16::to_cpu_storage_owned(cpu::forward::<bf16>(slice(NAME, storage, layout)?)),
+            _ => f32::to_cpu_storage_owned(cpu::forward::<f32>(slice(NAME, storage, layout)?)),
+        };
+        Ok((y, layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(y.apply_op2_no_bwd(&dy.contiguous()?, &ReluGrad)?))
-    }
-}
-
-impl CustomOp2 for ReluGrad {
-    fn name(&self) -> &'static str {
-        "relu-grad"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (y, dy) = (dense(s1, l1)?, dense(s2, l2)?);
-        let dx = y.par_iter().with_min_len(CHUNK).zip(dy).map(|(&y, &dy)| if y <= 0.0 { 0.0 } else { dy }).collect();
-        Ok((CpuStorage::F32(dx), l1.shape().clone()))
+        relu_backward(y, dy).map(Some)
     }
 }
 

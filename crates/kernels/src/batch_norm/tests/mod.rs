@@ -3,7 +3,9 @@
 use super::reference;
 use super::*;
 use crate::check::{Array, Tolerance, check_op};
-use candle_core::Var;
+use candle_core::{DType, Device, Var};
+
+mod explicit;
 
 const EPS: f64 = 1e-5;
 
@@ -183,6 +185,6 @@ fn wrong_shapes_are_named() -> Result<()> {
     let got = error(batch_norm_train(&x, None, None, None, false, 0.0));
     assert!(got.contains("eps is 0"), "{got}");
     let got = error(batch_norm_train(&x.to_dtype(DType::F64)?, None, None, None, false, EPS));
-    assert!(got.contains("only f32"), "{got}");
+    assert!(got.contains("only f32 and bf16"), "{got}");
     Ok(())
 }
