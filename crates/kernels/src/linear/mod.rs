@@ -36,6 +36,67 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     }
 }
 
+/// [`linear`]'s gradient for `x`, without a graph: `dx = dy w`, `[N, I]` in dy's type.
+///
+/// # Errors
+/// As [`linear`], for `dy` `[N, O]` in place of x.
+pub fn input_grad(w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (&[outputs, inputs], &[rows, columns]) = (w.dims(), dy.dims()) else {
+        bail!("{NAME}: w has shape {:?} and dy {:?}; expected [O, I] and [N, O]", w.dims(), dy.dims())
+    };
+    if outputs != columns {
+        bail!("{NAME}: w has shape {:?} and dy {:?}; expected [O, I] and [N, O]", w.dims(), dy.dims())
+    }
+    let (w, dy, extents) = (input(NAME, "w", w)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
+    let w = Dense::new(NAME, &w)?;
+    match dy.dtype() {
+        DType::BF16 => {
+            let dx = cpu::input_gradient(&widen(&Dense::new(NAME, &dy)?), &round(&w), extents);
+            tensor(narrow(&dx), (rows, inputs))
+        }
+        _ => tensor(cpu::input_gradient(&Dense::new(NAME, &dy)?, &w, extents), (rows, inputs)),
+    }
+}
+
+/// [`linear`]'s gradient for `w`, without a graph: `dw = dy^T x`, `[O, I]` f32.
+///
+/// # Errors
+/// As [`linear`], for `dy` `[N, O]` of x's type.
+pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (&[rows, inputs], &[same, outputs]) = (x.dims(), dy.dims()) else {
+        bail!("{NAME}: x has shape {:?} and dy {:?}; expected [N, I] and [N, O]", x.dims(), dy.dims())
+    };
+    if rows != same || x.dtype() != dy.dtype() {
+        bail!(
+            "{NAME}: x is {:?} {:?} and dy {:?} {:?}; expected [N, I] and [N, O] of one type",
+            x.dtype(),
+            x.dims(),
+            dy.dtype(),
+            dy.dims()
+        )
+    }
+    let (x, dy, extents) = (activation(NAME, "x", x)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
+    let dw = match dy.dtype() {
+        DType::BF16 => cpu::weight_gradient(&widen(&Dense::new(NAME, &dy)?), &widen(&Dense::new(NAME, &x)?), extents),
+        _ => cpu::weight_gradient(&Dense::new(NAME, &dy)?, &Dense::new(NAME, &x)?, extents),
+    };
+    tensor(dw, (outputs, inputs))
+}
+
+/// [`linear`]'s gradient for the bias, without a graph: the sum of dy's rows, `[O]` f32.
+///
+/// # Errors
+/// If `dy` is not `[N, O]`, f32 or bf16 and on the CPU.
+pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
+    let &[rows, outputs] = dy.dims() else { bail!("{NAME}: dy has shape {:?}; expected [N, O]", dy.dims()) };
+    let (dy, extents) = (activation(NAME, "dy", dy)?, Extents { rows, inputs: 0, outputs });
+    let db = match dy.dtype() {
+        DType::BF16 => cpu::bias_gradient::<bf16>(&Dense::new(NAME, &dy)?, extents),
+        _ => cpu::bias_gradient::<f32>(&Dense::new(NAME, &dy)?, extents),
+    };
+    tensor(db, outputs)
+}
+
 struct Linear(Extents);
 
 impl Linear {
@@ -52,26 +113,9 @@ impl Linear {
 
     /// Gradients of x and w, each only if something asks for it.
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dx = x.track_op().then(|| {
-            let w = Dense::new(NAME, w)?;
-            match dy.dtype() {
-                DType::BF16 => {
-                    let dx = cpu::input_gradient(&widen(&Dense::new(NAME, dy)?), &round(&w), self.0);
-                    tensor(narrow(&dx), x.shape())
-                }
-                _ => tensor(cpu::input_gradient(&Dense::new(NAME, dy)?, &w, self.0), x.shape()),
-            }
-        });
-        let dw = w.track_op().then(|| {
-            let dw = match dy.dtype() {
-                DType::BF16 => {
-                    cpu::weight_gradient(&widen(&Dense::new(NAME, dy)?), &widen(&Dense::new(NAME, x)?), self.0)
-                }
-                _ => cpu::weight_gradient(&Dense::new(NAME, dy)?, &Dense::new(NAME, x)?, self.0),
-            };
-            tensor(dw, w.shape())
-        });
-        Ok((dx.transpose()?, dw.transpose()?))
+        let dx = x.track_op().then(|| input_grad(w, dy)).transpose()?;
+        let dw = w.track_op().then(|| weight_grad(x, dy)).transpose()?;
+        Ok((dx, dw))
     }
 
     fn shape(&self) -> Shape {
@@ -114,17 +158,13 @@ impl CustomOp3 for Linear {
         &self,
         x: &Tensor,
         w: &Tensor,
-        bias: &Tensor,
+        _bias: &Tensor,
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let (dx, dw) = self.gradients(x, w, &dy)?;
-        let db = match dy.dtype() {
-            DType::BF16 => cpu::bias_gradient::<bf16>(&Dense::new(NAME, &dy)?, self.0),
-            _ => cpu::bias_gradient::<f32>(&Dense::new(NAME, &dy)?, self.0),
-        };
-        Ok((dx, dw, Some(tensor(db, bias.shape())?)))
+        Ok((dx, dw, Some(bias_grad(&dy)?)))
     }
 }
 

@@ -4,7 +4,8 @@
 
 use half::bf16;
 
-use super::cpu::{self, Geometry};
+use super::cpu;
+use super::geometry::Geometry;
 use crate::dense::{narrow, round, widen};
 use crate::isa::Isa;
 
