@@ -1,0 +1,203 @@
+//! The command line.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::case::Case;
+use crate::machine::Machine;
+use crate::peer::{Choice, Python};
+use crate::report::{self, Report, Row};
+use crate::session::{Session, Untimed, untimed};
+use crate::suites::{SUITES, Suite};
+use crate::memory;
+
+/// Time Diptych against another program
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", after_help = suites())]
+struct Cli {
+    /// What to time
+    suite: String,
+    /// What to time it against
+    #[arg(long, value_enum, default_value = "torch")]
+    peer: PeerName,
+    /// Where both compute: auto, cpu or cuda[:I]
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads of both; as many as there are cores when left out
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Only cases whose name contains this; several, divided by commas, are added up
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+    /// How many turns ours and each variant of the peer take
+    #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(7..))]
+    rounds: u16,
+    /// Write the results here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// A Python with torch, torchvision, lightly, safetensors and numpy, instead of an environment made for it
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// Where the environment with the peer's packages is, or shall be made
+    #[arg(long, value_name = "DIR", default_value = "target/peer-venv")]
+    venv: PathBuf,
+    /// Run the one case of this name alone and print its resident peak as JSON; what a call does to itself
+    #[arg(long, value_name = "CASE", hide = true)]
+    memory_of: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PeerName {
+    /// PyTorch and lightly, in Python
+    Torch,
+}
+
+fn suites() -> String {
+    let lines: Vec<String> = SUITES.iter().map(|suite| format!("  {:<9} {}", suite.name, suite.about)).collect();
+    format!("Suites:\n{}", lines.join("\n"))
+}
+
+/// Exit code 0: every case ran or is not supported yet; 1: one failed; 2: bad input.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Some(suite) = SUITES.iter().find(|suite| suite.name == cli.suite) else {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        eprintln!("bench: {} is not a suite; there are {}", cli.suite, names.join(", "));
+        return ExitCode::from(2);
+    };
+    let device = match diptych_trainer::device(&cli.device) {
+        Ok(device) => device,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match &cli.memory_of {
+        Some(name) => alone(&cli, suite, name, &device),
+        None => run(&cli, suite, &device),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
+    let threads = set_threads(cli.threads)?;
+    let cases = chosen((suite.cases)(), &cli.filter)?;
+    let choice = cli.python.clone().map_or_else(|| Choice::Environment(cli.venv.clone()), Choice::Given);
+    let launcher = match cli.peer {
+        PeerName::Torch => Python::new(&choice)?,
+    };
+    let machine = Machine::measure(threads);
+    println!("{}", machine.describe());
+    let resident = |name: &str| in_process_of_its_own(cli, threads, name);
+    let mut session = Session {
+        launcher: &launcher,
+        machine: &machine,
+        device,
+        device_name: &cli.device,
+        threads,
+        rounds: usize::from(cli.rounds),
+        resident: &resident,
+        peer: None,
+    };
+    let width = cases.iter().map(|case| case.name().len()).max().unwrap_or(0);
+    println!("{}", report::head(width));
+    let (mut rows, mut failed): (Vec<Row>, _) = (Vec::new(), 0);
+    for case in &cases {
+        let row = match session.run(case.as_ref()) {
+            Ok(row) => row,
+            Err(Untimed::NotSupported(note)) => untimed(case.as_ref(), &note),
+            Err(Untimed::Failed(note)) => {
+                failed += 1;
+                // A peer that broke is no use to the next case.
+                session.peer = None;
+                untimed(case.as_ref(), &note)
+            }
+        };
+        println!("{}", report::line(&row, width));
+        rows.push(row);
+    }
+    let means = report::means(&rows);
+    for (group, mean) in &means {
+        println!("{:<width$} {mean:.2}", format!("geometric mean of {group}"));
+    }
+    if let Some(path) = &cli.json {
+        let (suite, commit) = (suite.name, commit());
+        let report =
+            Report { suite, machine: &machine.name, device: &cli.device, threads, commit, peaks: &machine, means, rows: &rows };
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if failed > 0 {
+        eprintln!("bench: {failed} of {} cases failed; the table says why", rows.len());
+    }
+    Ok(failed == 0)
+}
+
+/// Candle and rayon take the number of threads from the environment, which `cargo xtask` sets; a pool that was not made yet
+/// takes it from here.
+fn set_threads(told: Option<u16>) -> Result<usize> {
+    if let Some(threads) = told {
+        rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global().context("cannot set the number of threads")?;
+    }
+    Ok(rayon::current_num_threads())
+}
+
+/// The cases whose name contains one of the comma-separated texts.
+fn chosen(cases: Vec<Box<dyn Case>>, filter: &str) -> Result<Vec<Box<dyn Case>>> {
+    let mut seen = HashSet::new();
+    if let Some(twice) = cases.iter().map(|case| case.name()).find(|name| !seen.insert(name.clone())) {
+        bail!("two cases are called {twice}")
+    }
+    let texts: Vec<&str> = filter.split(',').collect();
+    let chosen: Vec<_> = cases.into_iter().filter(|case| texts.iter().any(|text| case.name().contains(text))).collect();
+    if chosen.is_empty() {
+        bail!("no case of this suite has a name that contains {filter:?}")
+    }
+    Ok(chosen)
+}
+
+/// Runs a case three times and prints what the process held at most.
+fn alone(cli: &Cli, suite: &Suite, name: &str, device: &candle_core::Device) -> Result<bool> {
+    let before = memory::resident();
+    set_threads(cli.threads)?;
+    let case = (suite.cases)().into_iter().find(|case| case.name() == name);
+    let case = case.with_context(|| format!("no case is called {name}"))?;
+    let mut runner = case.build(device)?;
+    memory::reset_peak();
+    for _ in 0..3 {
+        runner.run()?;
+    }
+    let resident = memory::peak_resident();
+    let peak = resident.zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    println!("{}", json!({ "peak": peak, "resident": resident }));
+    Ok(true)
+}
+
+/// Starts this binary again for [`alone`].
+fn in_process_of_its_own(cli: &Cli, threads: usize, name: &str) -> Result<Value> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    command.args([&cli.suite, "--device", &cli.device, "--memory-of", name, "--threads", &threads.to_string()]);
+    let output = command.output().context("cannot start this program again")?;
+    if !output.status.success() {
+        bail!("its memory cannot be measured: {}", String::from_utf8_lossy(&output.stderr).trim())
+    }
+    serde_json::from_slice(&output.stdout).context("its memory cannot be measured")
+}
+
+fn commit() -> Option<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+}

@@ -1,0 +1,141 @@
+//! The machine: its name, and what it can do at most at this moment.
+
+use std::time::Instant;
+
+use diptych_kernels::peak;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::case::Work;
+
+/// Larger than any cache.
+const LARGE: usize = 1 << 30;
+/// Both halves of a copy that stays inside a large last-level cache, but not inside the cores' own.
+const CACHED: usize = 32 << 20;
+
+/// Measured peaks of all threads together.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    /// The processor and the number of threads.
+    pub(crate) name: String,
+    /// The instruction set that kernels use.
+    pub(crate) isa: &'static str,
+    /// f32 multiply-adds, operations a second.
+    pub(crate) f32_flops: Option<f64>,
+    /// bf16 multiply-adds summed in f32, operations a second.
+    pub(crate) bf16_flops: Option<f64>,
+    /// Bytes read and written a second by a copy larger than the caches.
+    pub(crate) memory_bandwidth: f64,
+    /// The same inside the last-level cache.
+    pub(crate) cache_bandwidth: f64,
+    /// The size of the last-level cache, where the system tells.
+    pub(crate) cache_bytes: Option<u64>,
+}
+
+impl Machine {
+    /// Measures; takes about a second.
+    pub(crate) fn measure(threads: usize) -> Self {
+        Self {
+            name: format!("{}, {threads} threads", processor().unwrap_or_else(|| std::env::consts::ARCH.into())),
+            isa: diptych_kernels::isa(),
+            f32_flops: rate(peak::f32_multiply_adds),
+            bf16_flops: rate(peak::bf16_multiply_adds),
+            memory_bandwidth: copy(LARGE, 3),
+            cache_bandwidth: copy(CACHED, 20),
+            cache_bytes: cache(),
+        }
+    }
+
+    /// The least seconds that this machine needs for `work`; `None` where a peak is not known.
+    pub(crate) fn floor(&self, work: Work, bf16: bool) -> Option<f64> {
+        // Without units for bf16, its products are those of f32.
+        let flops = if bf16 { self.bf16_flops.or(self.f32_flops) } else { self.f32_flops };
+        let fits = self.cache_bytes.is_some_and(|bytes| work.bytes < bytes as f64 / 2.0);
+        let bandwidth = if fits { self.cache_bandwidth.max(self.memory_bandwidth) } else { self.memory_bandwidth };
+        Some((work.flops / flops?).max(work.bytes / bandwidth))
+    }
+
+    /// The peaks in a line.
+    pub(crate) fn describe(&self) -> String {
+        let flops = |f: Option<f64>| f.map_or("unknown".to_string(), |f| format!("{:.0} GFLOP/s", f / 1e9));
+        format!(
+            "{}; kernels in {}; peaks: f32 {}, bf16 {}, copy {:.0} GB/s in memory and {:.0} GB/s in cache",
+            self.name,
+            self.isa,
+            flops(self.f32_flops),
+            flops(self.bf16_flops),
+            self.memory_bandwidth / 1e9,
+            self.cache_bandwidth / 1e9
+        )
+    }
+}
+
+/// The best of a few short runs: a peak is not what the machine does while it is disturbed.
+fn rate(body: impl Fn(usize) -> Option<u64>) -> Option<f64> {
+    body(1000)?;
+    let mut best = 0f64;
+    for _ in 0..12 {
+        let start = Instant::now();
+        let operations = body(400_000)?;
+        best = best.max(operations as f64 / start.elapsed().as_secs_f64());
+    }
+    Some(best)
+}
+
+/// Bytes a second, read and written, of a copy by all threads; `bytes` in both halves together.
+fn copy(bytes: usize, runs: usize) -> f64 {
+    let n = bytes / 8;
+    let from = vec![1f32; n];
+    let mut to = vec![0f32; n];
+    let part = n.div_ceil(rayon::current_num_threads());
+    let mut best = 0f64;
+    for run in 0..=runs {
+        let start = Instant::now();
+        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
+        let seconds = start.elapsed().as_secs_f64();
+        // The first one warms up.
+        best = best.max(if run > 0 { bytes as f64 / seconds } else { 0.0 });
+        std::hint::black_box(&mut to);
+    }
+    best
+}
+
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+fn cache() -> Option<u64> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").ok()?;
+    let kilobytes: u64 = text.trim().strip_suffix('K')?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            name: "a machine".into(),
+            isa: "portable",
+            f32_flops: Some(1e9),
+            bf16_flops: None,
+            memory_bandwidth: 1e8,
+            cache_bandwidth: 1e9,
+            cache_bytes: Some(4_000_000),
+        }
+    }
+
+    #[test]
+    fn the_floor_is_the_slower_of_arithmetic_and_memory() {
+        let floor = |flops, bytes| machine().floor(Work { flops, bytes }, true).unwrap();
+        assert_eq!(floor(2e9, 1e6), 2.0);
+        assert_eq!(floor(1e6, 1e8), 1.0);
+        // Half of the cache is the largest working set that counts as cached.
+        assert_eq!(floor(0.0, 1e6), 1e-3);
+        assert_eq!(floor(0.0, 3e6), 3e-2);
+        assert_eq!(Machine { f32_flops: None, ..machine() }.floor(Work::default(), false), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! How much memory a process holds, where the system tells (Linux).
+
+/// Bytes of physical memory that this process holds now.
+pub(crate) fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most that it held since [`reset_peak`], or since it began.
+pub(crate) fn peak_resident() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Lets the peak begin again at what is held now.
+pub(crate) fn reset_peak() {
+    // 5 resets the high-water mark (proc(5)); where it is not allowed the peak stays the process's whole one.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status(key: &str) -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/self/status").ok()?, key)
+}
+
+/// The value of a line such as `VmHWM:    1234 kB`.
+fn parse(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_status_file_are_read() {
+        let text = "Name:\tbench\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
+        assert_eq!((parse(text, "VmHWM:"), parse(text, "VmRSS:")), (Some(2 << 20), Some(1 << 20)));
+        assert_eq!(parse(text, "VmSwap:"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_touched_is_seen() {
+        reset_peak();
+        let before = peak_resident().unwrap();
+        drop(std::hint::black_box(vec![1u8; 64 << 20]));
+        assert!(peak_resident().unwrap() >= before + (60 << 20));
+    }
+}

@@ -1,0 +1,128 @@
+//! Batch norm with ReLU, and with a residual sum before it: forward and backward in one run.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use diptych_kernels::batch_norm_train;
+use serde_json::{Value, json};
+
+use super::{DTYPES, layouts, name, size};
+use crate::case::{Case, Runner, Tensors, Work};
+use crate::input::{pull, random, variable};
+
+/// PyTorch's.
+const EPS: f64 = 1e-5;
+
+#[derive(Clone, Copy, Debug)]
+struct BatchNorm {
+    net: &'static str,
+    shape: [usize; 4],
+    residual: bool,
+    dtype: DType,
+}
+
+pub(super) fn cases() -> Vec<Box<dyn Case>> {
+    let large = [(112, 64), (56, 64), (56, 256), (28, 512), (14, 1024), (7, 2048)];
+    let small = [(32, 64), (16, 128), (8, 256), (4, 512)];
+    let mut cases: Vec<Box<dyn Case>> = Vec::new();
+    for dtype in DTYPES {
+        for (net, n, sizes) in [("resnet50", 16, &large[..]), ("resnet18_cifar", 128, &small[..])] {
+            for &(side, channels) in sizes {
+                // The sum is at the end of a block: behind the expansion of a bottleneck, or in any basic block.
+                let residual = n == 128 || channels >= 256;
+                cases.push(Box::new(BatchNorm { net, shape: [n, side, side, channels], residual, dtype }));
+            }
+        }
+    }
+    cases
+}
+
+impl Case for BatchNorm {
+    fn name(&self) -> String {
+        let add = if self.residual { "add_" } else { "" };
+        let [_, side, _, channels] = self.shape;
+        format!("batch_norm_{add}relu_{}_{channels}_at{side}_{}", self.net, name(self.dtype))
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let add = if self.residual { " + add" } else { "" };
+        vec![format!("batch norm{add} + ReLU {}", name(self.dtype))]
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn spec(&self) -> Value {
+        json!({ "kind": "batch_norm", "dtype": name(self.dtype), "residual": self.residual, "eps": EPS })
+    }
+
+    fn variants(&self) -> Vec<&'static str> {
+        layouts()
+    }
+
+    fn work(&self) -> Work {
+        // x twice and y (statistics, then values); dy and x twice (sums, then gradients), dx. The residual is read, its
+        // gradient written.
+        let passes = if self.residual { 10.0 } else { 8.0 };
+        Work { flops: 0.0, bytes: passes * size(self.dtype) * self.shape.iter().product::<usize>() as f64 }
+    }
+
+    fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
+        let channels = self.shape[3];
+        let draw = |name: &str| random(name, &self.shape, 1.0, self.dtype, device);
+        let vector = |name: &str| random(name, &[channels], 0.3, DType::F32, device);
+        Ok(Box::new(Running {
+            x: variable(&draw("x")?)?,
+            residual: if self.residual { Some(variable(&draw("residual")?)?) } else { None },
+            gamma: variable(&(vector("gamma")? + 1.0)?)?,
+            beta: variable(&vector("beta")?)?,
+            dy: draw("dy")?,
+        }))
+    }
+}
+
+struct Running {
+    x: Var,
+    residual: Option<Var>,
+    gamma: Var,
+    beta: Var,
+    dy: Tensor,
+}
+
+impl Running {
+    fn inputs(&self) -> Vec<(&'static str, &Var)> {
+        let mut inputs = vec![("x", &self.x), ("gamma", &self.gamma), ("beta", &self.beta)];
+        inputs.extend(self.residual.as_ref().map(|residual| ("residual", residual)));
+        inputs
+    }
+
+    fn tensors(&self) -> Result<Tensors> {
+        let residual = self.residual.as_ref().map(|var| var.as_tensor());
+        let y = batch_norm_train(&self.x, Some(&self.gamma), Some(&self.beta), residual, true, EPS)?.y;
+        let mut gradients = pull(&y, &self.dy)?.backward()?;
+        let mut tensors = Tensors::new();
+        for (name, var) in self.inputs() {
+            let gradient = gradients.remove(var).with_context(|| format!("{name} has no gradient"))?;
+            tensors.insert(format!("{name}.grad"), gradient);
+        }
+        tensors.insert("y".into(), y.detach());
+        Ok(tensors)
+    }
+}
+
+impl Runner for Running {
+    fn inputs(&self) -> Result<Tensors> {
+        let mut inputs: Tensors =
+            self.inputs().into_iter().map(|(name, var)| (name.to_string(), var.as_detached_tensor())).collect();
+        inputs.insert("dy".into(), self.dy.clone());
+        Ok(inputs)
+    }
+
+    fn outputs(&mut self) -> Result<Tensors> {
+        self.tensors()
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.tensors().map(drop)
+    }
+}

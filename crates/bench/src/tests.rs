@@ -1,0 +1,2 @@
+//! A whole case against a peer that a shell plays.
+
