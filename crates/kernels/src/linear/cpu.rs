@@ -3,7 +3,6 @@
 //! gemm shares out blocks of the output among rayon's threads and runs the inner dimension in order within each, so the
 //! bits of the result do not depend on their number (tested in mod.rs).
 
-use crate::dense::Element;
 use crate::matmul::{View, matmul_shared};
 
 /// Extents: `x` `[rows, inputs]`, `w` `[outputs, inputs]`, `y` `[rows, outputs]`.
@@ -47,11 +46,11 @@ pub fn weight_gradient(dy: &[f32], x: &[f32], e: Extents) -> Vec<f32> {
 }
 
 /// Column sums of dy, in f64.
-pub(crate) fn bias_gradient<T: Element>(dy: &[T], e: Extents) -> Vec<f32> {
+pub fn bias_gradient(dy: &[f32], e: Extents) -> Vec<f32> {
     let mut sums = vec![0f64; e.outputs];
     for row in dy.chunks_exact(e.outputs) {
         for (sum, &v) in sums.iter_mut().zip(row) {
-            *sum += f64::from(v.widen());
+            *sum += f64::from(v);
         }
     }
     sums.into_iter().map(|v| v as f32).collect()

@@ -1,7 +1,6 @@
 //! Fully connected layer, `y = x w^T + bias`, with all of its gradients, in f32 or bf16.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
-use half::bf16;
 
 use crate::dense::{Dense, activation, input, narrow, round, slice, tensor, widen};
 use cpu::Extents;
@@ -91,8 +90,8 @@ pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     let &[rows, outputs] = dy.dims() else { bail!("{NAME}: dy has shape {:?}; expected [N, O]", dy.dims()) };
     let (dy, extents) = (activation(NAME, "dy", dy)?, Extents { rows, inputs: 0, outputs });
     let db = match dy.dtype() {
-        DType::BF16 => cpu::bias_gradient::<bf16>(&Dense::new(NAME, &dy)?, extents),
-        _ => cpu::bias_gradient::<f32>(&Dense::new(NAME, &dy)?, extents),
+        DType::BF16 => cpu::bias_gradient(&widen(&Dense::new(NAME, &dy)?), extents),
+        _ => cpu::bias_gradient(&Dense::new(NAME, &dy)?, extents),
     };
     tensor(db, outputs)
 }
