@@ -1,8 +1,8 @@
-//! Handing a user's command to the release binary.
+//! Handing a user's command to its release binary: `bench` to one of its own, all others to `diptych`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -16,12 +16,29 @@ use crate::process;
 ///
 /// `--threads N` also sets `RAYON_NUM_THREADS`, which the tensor library reads when it starts.
 pub(crate) fn hand_over(args: &[OsString]) -> Result<ExitCode> {
-    let mut command = Command::new(build()?);
-    command.args(args);
+    let bench = args.first().is_some_and(|first| first == "bench");
+    let program = build(if bench { "diptych-bench" } else { "diptych" })?;
+    let mut command = Command::new(&program);
+    if bench {
+        command.args(bench_arguments(args, &program));
+    } else {
+        command.args(args);
+    }
     if let Some(threads) = threads(args) {
         command.env("RAYON_NUM_THREADS", threads.to_string());
     }
     become_it(command)
+}
+
+/// What the bench binary gets: no command, since it has only one, and the workspace's place for the peer's environment unless
+/// another is given.
+fn bench_arguments(args: &[OsString], program: &Path) -> Vec<OsString> {
+    let mut words: Vec<OsString> = args.get(1..).unwrap_or_default().to_vec();
+    let told = words.iter().any(|word| word.to_str().is_some_and(|w| w == "--venv" || w.starts_with("--venv=")));
+    if let Some(target) = program.ancestors().nth(2).filter(|_| !told && !words.is_empty()) {
+        words.extend(["--venv".into(), target.join("peer-venv").into()]);
+    }
+    words
 }
 
 #[cfg(unix)]
@@ -33,7 +50,7 @@ fn become_it(mut command: Command) -> Result<ExitCode> {
 
 #[cfg(not(unix))]
 fn become_it(mut command: Command) -> Result<ExitCode> {
-    let status = command.status().context("cannot start the diptych binary")?;
+    let status = command.status().context("cannot start the binary")?;
     std::process::exit(status.code().unwrap_or(1))
 }
 
@@ -54,9 +71,9 @@ fn threads(args: &[OsString]) -> Option<usize> {
 
 /// Builds the release binary, saying so only when it takes a while, and returns its path as cargo reports it
 /// (so `CARGO_TARGET_DIR` and cargo's configuration hold).
-fn build() -> Result<PathBuf> {
+fn build(name: &str) -> Result<PathBuf> {
     let mut command = process::cargo();
-    command.args(["build", "--quiet", "--release", "--package", "diptych", "--bin", "diptych"]);
+    command.args(["build", "--quiet", "--release", "--package", name, "--bin", name]);
     command.arg("--message-format=json-render-diagnostics");
     command.arg("--manifest-path").arg(process::root().join("Cargo.toml"));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
@@ -70,15 +87,15 @@ fn build() -> Result<PathBuf> {
             }
         });
     }
-    let executable = follow(&messages);
+    let executable = follow(&messages, name);
     if !child.wait().context("cannot wait for cargo")?.success() {
-        bail!("diptych did not build; cargo's messages are above");
+        bail!("{name} did not build; cargo's messages are above");
     }
-    executable.context("cargo built diptych but named no executable")
+    executable.with_context(|| format!("cargo built {name} but named no executable"))
 }
 
 /// Reads cargo's messages until it ends; returns the executable they name.
-fn follow(messages: &Receiver<String>) -> Option<PathBuf> {
+fn follow(messages: &Receiver<String>, name: &str) -> Option<PathBuf> {
     let terminal = std::io::stderr().is_terminal();
     let mut executable = None;
     let mut compiled = 0;
@@ -89,12 +106,12 @@ fn follow(messages: &Receiver<String>) -> Option<PathBuf> {
                 let message = serde_json::from_str(&line).unwrap_or(Value::Null);
                 compiled += usize::from(message["fresh"] == Value::Bool(false));
                 if said && terminal {
-                    eprint!("\rbuilding diptych ... {compiled} crates ");
+                    eprint!("\rbuilding {name} ... {compiled} crates ");
                 }
-                executable = executable_of(&message).or(executable);
+                executable = executable_of(&message, name).or(executable);
             }
             Err(RecvTimeoutError::Timeout) if !said => {
-                eprint!("building diptych in release mode (the first time takes a few minutes) ...");
+                eprint!("building {name} in release mode (the first time takes a few minutes) ...");
                 if !terminal {
                     eprintln!();
                 }
@@ -110,8 +127,8 @@ fn follow(messages: &Receiver<String>) -> Option<PathBuf> {
     executable
 }
 
-fn executable_of(message: &Value) -> Option<PathBuf> {
-    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == "diptych";
+fn executable_of(message: &Value, name: &str) -> Option<PathBuf> {
+    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
     let path = message["executable"].as_str().filter(|_| ours)?;
     Some(PathBuf::from(OsStr::new(path)))
 }
@@ -141,8 +158,21 @@ mod tests {
     #[test]
     fn the_executable_is_the_one_cargo_names() {
         let message = |reason: &str, name: &str| serde_json::json!({ "reason": reason, "target": { "name": name }, "executable": "elsewhere/diptych" });
-        assert_eq!(executable_of(&message("compiler-artifact", "diptych")), Some("elsewhere/diptych".into()));
-        assert_eq!(executable_of(&message("compiler-artifact", "build-script")), None);
-        assert_eq!(executable_of(&message("build-finished", "diptych")), None);
+        let found = |reason: &str, name: &str| executable_of(&message(reason, name), "diptych");
+        assert_eq!(found("compiler-artifact", "diptych"), Some("elsewhere/diptych".into()));
+        assert_eq!(found("compiler-artifact", "build-script"), None);
+        assert_eq!(found("build-finished", "diptych"), None);
+    }
+
+    #[test]
+    fn the_bench_gets_no_command_and_a_place_for_its_environment() {
+        let program = Path::new("target/release/diptych-bench");
+        let joined = |line: &str| {
+            let words = bench_arguments(&words(line), program);
+            words.iter().map(|word| word.to_string_lossy().replace('\\', "/")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(joined("bench ops --threads 2"), "ops --threads 2 --venv target/peer-venv");
+        assert_eq!(joined("bench ops --venv here"), "ops --venv here");
+        assert_eq!(joined("bench"), "");
     }
 }

@@ -22,10 +22,11 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("export", "Write a backbone for torchvision"),
     ("preview", "Make a picture of the views that a recipe makes"),
     ("draw", "Write the built-in data set out as image files"),
+    ("bench", "Time ops, losses, optim or step side by side with PyTorch (a binary of its own)"),
 ];
 
 /// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
-const RESERVED: &[&str] = &["import", "stats", "pack", "sweep", "bench", "doctor"];
+const RESERVED: &[&str] = &["import", "stats", "pack", "sweep", "doctor"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]

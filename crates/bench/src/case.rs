@@ -111,6 +111,10 @@ pub(crate) trait Runner {
     fn inputs(&self) -> Result<Tensors>;
     /// Runs once (or as often as a comparison needs) and gives what the peer's must equal.
     fn outputs(&mut self) -> Result<Tensors>;
+    /// Makes ready what a run uses up (buffers that it writes over); called before every run, and not timed.
+    fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// What is timed.
     fn run(&mut self) -> Result<()>;
 }

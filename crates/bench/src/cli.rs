@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::case::Case;
 use crate::machine::Machine;
+use crate::memory;
 use crate::peer::{Choice, Python};
 use crate::report::{self, Report, Row};
-use crate::session::{Session, Untimed, untimed};
+use crate::session::{Session, Untimed, sentence, untimed};
 use crate::suites::{SUITES, Suite};
-use crate::memory;
 
 /// Time Diptych against another program
 #[derive(Parser)]
@@ -85,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("bench: {error:#}");
+            eprintln!("bench: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
@@ -134,8 +134,16 @@ fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
     }
     if let Some(path) = &cli.json {
         let (suite, commit) = (suite.name, commit());
-        let report =
-            Report { suite, machine: &machine.name, device: &cli.device, threads, commit, peaks: &machine, means, rows: &rows };
+        let report = Report {
+            suite,
+            machine: &machine.name,
+            device: &cli.device,
+            threads,
+            commit,
+            peaks: &machine,
+            means,
+            rows: &rows,
+        };
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -149,7 +157,10 @@ fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
 /// takes it from here.
 fn set_threads(told: Option<u16>) -> Result<usize> {
     if let Some(threads) = told {
-        rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global().context("cannot set the number of threads")?;
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .context("cannot set the number of threads")?;
     }
     Ok(rayon::current_num_threads())
 }
@@ -177,6 +188,7 @@ fn alone(cli: &Cli, suite: &Suite, name: &str, device: &candle_core::Device) -> 
     let mut runner = case.build(device)?;
     memory::reset_peak();
     for _ in 0..3 {
+        runner.reset()?;
         runner.run()?;
     }
     let resident = memory::peak_resident();

@@ -8,7 +8,8 @@ use diptych_random::Stream;
 pub(crate) fn random(name: &str, shape: &[usize], std: f64, dtype: DType, device: &Device) -> Result<Tensor> {
     let mut stream = Stream::named(0, name);
     let half = std * 3f64.sqrt();
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| ((2.0 * stream.uniform() - 1.0) * half) as f32).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| ((2.0 * stream.uniform() - 1.0) * half) as f32).collect();
     Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
 }
 
@@ -46,7 +47,12 @@ mod tests {
 
     #[test]
     fn inputs_depend_on_their_name_only_and_have_the_deviation() -> Result<()> {
-        let draw = |name: &str| random(name, &[1000, 10], 2.0, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>().map_err(anyhow::Error::from);
+        let draw = |name: &str| {
+            random(name, &[1000, 10], 2.0, DType::F32, &Device::Cpu)?
+                .flatten_all()?
+                .to_vec1::<f32>()
+                .map_err(anyhow::Error::from)
+        };
         let a = draw("a")?;
         assert_eq!(a, draw("a")?);
         assert_ne!(a, draw("b")?);

@@ -1,6 +1,6 @@
 //! The machine: its name, and what it can do at most at this moment.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use diptych_kernels::peak;
 use rayon::prelude::*;
@@ -70,13 +70,15 @@ impl Machine {
     }
 }
 
-/// The best of a few short runs: a peak is not what the machine does while it is disturbed.
+/// The best of many runs, each shorter than a turn of the system's scheduler: a peak is not what the machine does while
+/// another program has its cores.
 fn rate(body: impl Fn(usize) -> Option<u64>) -> Option<f64> {
     body(1000)?;
     let mut best = 0f64;
-    for _ in 0..12 {
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(1));
         let start = Instant::now();
-        let operations = body(400_000)?;
+        let operations = body(60_000)?;
         best = best.max(operations as f64 / start.elapsed().as_secs_f64());
     }
     Some(best)

@@ -49,6 +49,8 @@ pub(crate) fn geometric_mean(values: &[f64]) -> Option<f64> {
 
 /// Seconds of one run.
 pub(crate) fn time(runner: &mut dyn Runner, device: &Device) -> Result<f64> {
+    runner.reset()?;
+    device.synchronize()?;
     let start = Instant::now();
     runner.run()?;
     device.synchronize()?;

@@ -106,7 +106,10 @@ pub(crate) fn means(rows: &[Row]) -> BTreeMap<String, f64> {
 
 /// The line above the rows; `width` is that of the longest case name.
 pub(crate) fn head(width: usize) -> String {
-    format!("{:<width$} {:>16} {:>9}  {:<22} {:>6} {:>6} {:>19}  others", "case", "ours", "peer", "best variant", "ratio", "floor", "memory ours/peer")
+    format!(
+        "{:<width$} {:>16} {:>9}  {:<22} {:>6} {:>6} {:>19}  others",
+        "case", "ours", "peer", "best variant", "ratio", "floor", "memory ours/peer"
+    )
 }
 
 /// One row as a line, or as two where there is something to explain.
@@ -143,7 +146,15 @@ pub(crate) fn line(row: &Row, width: usize) -> String {
 
 /// Three or four digits.
 fn digits(v: f64) -> String {
-    let places = if v >= 100.0 { 0 } else if v >= 10.0 { 1 } else if v >= 1.0 { 2 } else { 3 };
+    let places = if v >= 100.0 {
+        0
+    } else if v >= 10.0 {
+        1
+    } else if v >= 1.0 {
+        2
+    } else {
+        3
+    };
     format!("{v:.places$}")
 }
 
@@ -211,7 +222,15 @@ mod tests {
     fn the_json_has_the_agreed_keys() {
         let value = serde_json::to_value(row()).unwrap();
         for key in [
-            "case", "ours", "unit", "peer", "peer_variant", "peer_value", "ratio", "ours_peak_bytes", "peer_peak_bytes",
+            "case",
+            "ours",
+            "unit",
+            "peer",
+            "peer_variant",
+            "peer_value",
+            "ratio",
+            "ours_peak_bytes",
+            "peer_peak_bytes",
             "floor_share",
         ] {
             assert!(!value[key].is_null(), "{key}");

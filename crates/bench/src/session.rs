@@ -63,10 +63,11 @@ impl Session<'_> {
         let (mut runner, inputs, outputs) = match ours {
             Ok(ours) => ours,
             // Operations gain bf16 one by one; in f32 every case must run.
-            Err(error) if bf16 => return Err(Untimed::NotSupported(format!("not supported: {error:#}"))),
-            Err(error) => return Err(Untimed::Failed(format!("failed: {error:#}"))),
+            Err(error) if bf16 => return Err(Untimed::NotSupported(format!("not supported: {}", sentence(&error)))),
+            Err(error) => return Err(Untimed::Failed(format!("failed: {}", sentence(&error)))),
         };
-        self.timed(case, runner.as_mut(), inputs, &outputs).map_err(|error| Untimed::Failed(format!("not timed: {error:#}")))
+        self.timed(case, runner.as_mut(), inputs, &outputs)
+            .map_err(|error| Untimed::Failed(format!("not timed: {}", sentence(&error))))
     }
 
     fn timed(&mut self, case: &dyn Case, runner: &mut dyn Runner, inputs: Tensors, outputs: &Tensors) -> Result<Row> {
@@ -75,9 +76,11 @@ impl Session<'_> {
         let shared = self.peer.as_mut().map(std::slice::from_mut).unwrap_or_default();
         let peers = if own.is_empty() { shared } else { &mut own[..] };
 
+        runner.reset()?;
         let before = CountingAllocator::reset_peak();
-        let estimate = measure::time(runner, self.device)?;
+        runner.run()?;
         let live = (CountingAllocator::peak() - before) as u64;
+        let estimate = measure::time(runner, self.device)?;
         for c in contestants.iter_mut().filter(|c| c.note.is_none()) {
             c.estimate = median(&peers[c.peer].time(c.name, 1, true)?);
         }
@@ -138,10 +141,12 @@ impl Session<'_> {
             if apart {
                 current.prepare(case, &inputs)?;
             }
-            let mut c = Contestant { name, peer, estimate: 0.0, times: Vec::new(), memory: PeerMemory::default(), note: None };
+            let mut c =
+                Contestant { name, peer, estimate: 0.0, times: Vec::new(), memory: PeerMemory::default(), note: None };
             match current.outputs(name) {
-                Ok(theirs) => compare::equal(outputs, &theirs, case.tolerance())
-                    .map_err(|error| anyhow!("{name}: {error}"))?,
+                Ok(theirs) => {
+                    compare::equal(outputs, &theirs, case.tolerance()).map_err(|error| anyhow!("{name}: {error}"))?
+                }
                 Err(error) if error.is::<Unsupported>() => c.note = Some(format!("{error}")),
                 Err(error) => return Err(error.context(name)),
             }
@@ -202,6 +207,12 @@ pub(crate) fn untimed(case: &dyn Case, note: &str) -> Row {
         note: Some(note.to_string()),
         ..Row::default()
     }
+}
+
+/// An error without the stack that Candle adds where RUST_BACKTRACE is set.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.split("\n   0: ").next().unwrap_or_default().trim().to_string()
 }
 
 /// The variant with the least median time.

@@ -1,2 +1,1 @@
 //! A whole case against a peer that a shell plays.
-

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     &["diptych-data", "diptych-methods"],
     &["diptych-eval"],
     &["diptych-trainer"],
-    &["diptych"],
+    &["diptych", "diptych-bench"],
 ];
 
 /// Packages outside of the layers, which no crate imports: the tests may import all, xtask none.
@@ -29,7 +29,7 @@ const RESERVED: [(&str, &[&str], &str); 4] = [
     ("hf-hub", &["diptych-hub"], "files of a hub come through diptych_hub::resolve"),
     ("signal-hook", &["diptych-trainer"], "signals are the trainer's"),
     ("indicatif", &["diptych-trainer", "diptych"], "a library does not draw on the user's terminal"),
-    ("clap", &["diptych", "xtask"], "only programs have a command line"),
+    ("clap", &["diptych", "diptych-bench", "xtask"], "only programs have a command line"),
 ];
 
 /// Checks every package of `cargo metadata --no-deps`.

@@ -79,7 +79,8 @@ impl Process {
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
         }
-        let last = self.complaints.lock().ok().and_then(|lines| lines.iter().rev().find(|l| !l.trim().is_empty()).cloned());
+        let last =
+            self.complaints.lock().ok().and_then(|lines| lines.iter().rev().find(|l| !l.trim().is_empty()).cloned());
         match last {
             Some(last) => format!("the peer ended ({status}); its last words: {}", shortened(last.trim())),
             None => format!("the peer ended ({status}) without a word"),

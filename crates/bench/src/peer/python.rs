@@ -69,7 +69,11 @@ fn environment(folder: &Path) -> Result<PathBuf> {
         return Ok(python);
     }
     let packages: Vec<&str> = REQUIREMENTS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    eprintln!("making the Python environment {} with {} from PyPI (some GB, once) ...", folder.display(), packages.join(", "));
+    eprintln!(
+        "making the Python environment {} with {} from PyPI (some GB, once) ...",
+        folder.display(),
+        packages.join(", ")
+    );
     let base = base_python()?;
     call(Command::new(&base).args(["-m", "venv"]).arg(folder)).with_context(|| {
         format!("{base} cannot make a virtual environment; install its venv module, or give --python PATH")
@@ -92,7 +96,9 @@ fn base_python() -> Result<&'static str> {
     };
     match ["python3", "python"].iter().find(|name| answers(name)) {
         Some(name) => Ok(name),
-        None => bail!("--peer torch needs Python 3.10 or newer, and there is none on the path; install it, or give --python PATH"),
+        None => bail!(
+            "--peer torch needs Python 3.10 or newer, and there is none on the path; install it, or give --python PATH"
+        ),
     }
 }
 
@@ -101,7 +107,8 @@ fn call(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").trim().to_string();
+        let last =
+            text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").trim().to_string();
         bail!("{last}")
     }
     Ok(())

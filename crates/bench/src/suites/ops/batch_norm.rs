@@ -1,13 +1,13 @@
 //! Batch norm with ReLU, and with a residual sum before it: forward and backward in one run.
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, Var};
-use diptych_kernels::batch_norm_train;
+use candle_core::{DType, Device, Tensor};
+use diptych_kernels::batch_norm::{Backward, Forward, Options, backward, forward};
 use serde_json::{Value, json};
 
 use super::{DTYPES, layouts, name, size};
 use crate::case::{Case, Runner, Tensors, Work};
-use crate::input::{pull, random, variable};
+use crate::input::random;
 
 /// PyTorch's.
 const EPS: f64 = 1e-5;
@@ -72,57 +72,60 @@ impl Case for BatchNorm {
         let draw = |name: &str| random(name, &self.shape, 1.0, self.dtype, device);
         let vector = |name: &str| random(name, &[channels], 0.3, DType::F32, device);
         Ok(Box::new(Running {
-            x: variable(&draw("x")?)?,
-            residual: if self.residual { Some(variable(&draw("residual")?)?) } else { None },
-            gamma: variable(&(vector("gamma")? + 1.0)?)?,
-            beta: variable(&vector("beta")?)?,
+            x: draw("x")?,
+            residual: if self.residual { Some(draw("residual")?) } else { None },
+            gamma: (vector("gamma")? + 1.0)?,
+            beta: vector("beta")?,
             dy: draw("dy")?,
+            given_away: None,
         }))
     }
 }
 
 struct Running {
-    x: Var,
-    residual: Option<Var>,
-    gamma: Var,
-    beta: Var,
+    x: Tensor,
+    residual: Option<Tensor>,
+    gamma: Tensor,
+    beta: Tensor,
     dy: Tensor,
+    /// Copies of x and dy, which the backward pass writes over, as it does in a training step.
+    given_away: Option<(Tensor, Tensor)>,
 }
 
 impl Running {
-    fn inputs(&self) -> Vec<(&'static str, &Var)> {
-        let mut inputs = vec![("x", &self.x), ("gamma", &self.gamma), ("beta", &self.beta)];
-        inputs.extend(self.residual.as_ref().map(|residual| ("residual", residual)));
-        inputs
-    }
-
-    fn tensors(&self) -> Result<Tensors> {
-        let residual = self.residual.as_ref().map(|var| var.as_tensor());
-        let y = batch_norm_train(&self.x, Some(&self.gamma), Some(&self.beta), residual, true, EPS)?.y;
-        let mut gradients = pull(&y, &self.dy)?.backward()?;
-        let mut tensors = Tensors::new();
-        for (name, var) in self.inputs() {
-            let gradient = gradients.remove(var).with_context(|| format!("{name} has no gradient"))?;
-            tensors.insert(format!("{name}.grad"), gradient);
-        }
-        tensors.insert("y".into(), y.detach());
-        Ok(tensors)
+    fn pass(&mut self) -> Result<(Tensor, Backward)> {
+        let (x, dy) = self.given_away.take().context("run without reset")?;
+        let options = Options { eps: EPS, relu: true, ..Options::default() };
+        let Forward { y, saved, .. } = forward(&x, &self.gamma, &self.beta, self.residual.as_ref(), &options)?;
+        let gradients = backward(&saved, x, &y, dy, &self.gamma, self.residual.is_some())?;
+        Ok((y, gradients))
     }
 }
 
 impl Runner for Running {
     fn inputs(&self) -> Result<Tensors> {
-        let mut inputs: Tensors =
-            self.inputs().into_iter().map(|(name, var)| (name.to_string(), var.as_detached_tensor())).collect();
-        inputs.insert("dy".into(), self.dy.clone());
+        let mut inputs: Tensors = [("x", &self.x), ("gamma", &self.gamma), ("beta", &self.beta), ("dy", &self.dy)]
+            .map(|(name, tensor)| (name.to_string(), tensor.clone()))
+            .into();
+        inputs.extend(self.residual.iter().map(|residual| ("residual".to_string(), residual.clone())));
         Ok(inputs)
     }
 
     fn outputs(&mut self) -> Result<Tensors> {
-        self.tensors()
+        self.reset()?;
+        let (y, gradients) = self.pass()?;
+        let Backward { dx, dgamma, dbeta, dresidual } = gradients;
+        let named = [("y", y), ("x.grad", dx), ("gamma.grad", dgamma), ("beta.grad", dbeta)];
+        let residual = dresidual.map(|tensor| ("residual.grad", tensor));
+        Ok(named.into_iter().chain(residual).map(|(name, tensor)| (name.to_string(), tensor)).collect())
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.given_away = Some((self.x.copy()?, self.dy.copy()?));
+        Ok(())
     }
 
     fn run(&mut self) -> Result<()> {
-        self.tensors().map(drop)
+        self.pass().map(drop)
     }
 }

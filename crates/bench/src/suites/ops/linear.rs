@@ -1,13 +1,13 @@
 //! Linear layers of projectors, forward and backward in one run.
 
-use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
 use diptych_kernels::linear;
 use serde_json::{Value, json};
 
 use super::{DTYPES, name, size};
 use crate::case::{Case, Runner, Tensors, Work};
-use crate::input::{pull, random, variable};
+use crate::input::random;
 
 /// Rows, inputs and outputs: SimCLR's on CIFAR, and the first and second of Barlow Twins.
 const SIZES: [[usize; 3]; 4] = [[128, 512, 512], [256, 2048, 2048], [32, 2048, 8192], [256, 2048, 8192]];
@@ -55,33 +55,30 @@ impl Case for Linear {
         let [rows, inputs, outputs] = self.size;
         let w = random("w", &[outputs, inputs], (inputs as f64).sqrt().recip(), DType::F32, device)?;
         Ok(Box::new(Running {
-            x: variable(&random("x", &[rows, inputs], 1.0, self.dtype, device)?)?,
-            w: variable(&w)?,
+            x: random("x", &[rows, inputs], 1.0, self.dtype, device)?,
+            w,
             dy: random("dy", &[rows, outputs], 1.0, self.dtype, device)?,
         }))
     }
 }
 
 struct Running {
-    x: Var,
-    w: Var,
+    x: Tensor,
+    w: Tensor,
     dy: Tensor,
 }
 
 impl Runner for Running {
     fn inputs(&self) -> Result<Tensors> {
-        let (x, w) = (self.x.as_detached_tensor(), self.w.as_detached_tensor());
-        Ok([("x".into(), x), ("w".into(), w), ("dy".into(), self.dy.clone())].into())
+        let Self { x, w, dy } = self;
+        Ok([("x".into(), x.clone()), ("w".into(), w.clone()), ("dy".into(), dy.clone())].into())
     }
 
     fn outputs(&mut self) -> Result<Tensors> {
-        let y = linear(&self.x, &self.w, None)?;
-        let mut gradients = pull(&y, &self.dy)?.backward()?;
-        let mut tensors: Tensors = [("y".into(), y.detach())].into();
-        for (name, var) in [("x.grad", &self.x), ("w.grad", &self.w)] {
-            tensors.insert(name.into(), gradients.remove(var).with_context(|| format!("there is no {name}"))?);
-        }
-        Ok(tensors)
+        let y = linear::linear(&self.x, &self.w, None)?;
+        let dx = linear::input_grad(&self.w, &self.dy)?;
+        let dw = linear::weight_grad(&self.x, &self.dy)?;
+        Ok([("y".into(), y), ("x.grad".into(), dx), ("w.grad".into(), dw)].into())
     }
 
     fn run(&mut self) -> Result<()> {
