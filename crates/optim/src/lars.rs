@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor};
-use diptych_kernels::optimizer::{LarsStep, lars_step};
+use diptych_kernels::optimizer::{LarsStep, lars_steps};
 use diptych_nn::ParamStore;
 
-use crate::groups::Rules;
-use crate::optimizer::{Buffers, Optimizer, named};
+use crate::groups::{Rules, Treatment};
+use crate::optimizer::{Buffers, Optimizer, step_all};
 use crate::variant::Variant;
 
 /// Layer-wise adaptive rate scaling, by default as in the official Barlow Twins code.
@@ -36,22 +36,18 @@ impl Lars {
 }
 
 impl Optimizer for Lars {
-    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<()> {
-        for (name, param) in params.iter() {
-            let (Some(treatment), Some(grad)) = (self.rules.of(param), grads.get(&param.var)) else { continue };
-            let buffer = if self.momentum == 0.0 { None } else { Some(self.buffers.get(name, param)?) };
-            let step = LarsStep {
-                lr: lr * treatment.lr_scale,
-                momentum: self.momentum,
-                weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
-                eta: treatment.decays.then_some(self.eta),
-                ratio: self.variant.ratio(),
-                clip: self.variant.clip,
-                lr_in_momentum: self.variant.lr_in_momentum,
-            };
-            named(name, lars_step(&param.var, grad, buffer.as_ref(), &step))?;
-        }
-        Ok(())
+    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<Option<String>> {
+        let settings = |treatment: Treatment| LarsStep {
+            lr: lr * treatment.lr_scale,
+            momentum: self.momentum,
+            weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
+            eta: treatment.decays.then_some(self.eta),
+            ratio: self.variant.ratio(),
+            clip: self.variant.clip,
+            lr_in_momentum: self.variant.lr_in_momentum,
+        };
+        let buffers = (self.momentum != 0.0).then_some(&mut self.buffers);
+        step_all((params, grads), &self.rules, buffers, settings, lars_steps)
     }
 
     fn state(&self) -> &ParamStore {

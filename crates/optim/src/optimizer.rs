@@ -3,20 +3,23 @@
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var, bail};
-use diptych_kernels::optimizer::is_finite;
+use candle_core::{Result, Tensor, Var};
+use diptych_kernels::optimizer::{Item, first_non_finite as first_bad};
 use diptych_nn::{Group, Param, ParamStore, Role};
+
+use crate::groups::{Rules, Treatment};
 
 /// Changes parameters by their gradients.
 pub trait Optimizer: Send {
-    /// One step at learning rate `lr`, parameters in name order.
+    /// One step at learning rate `lr`; returns the name of the first parameter, in name order, whose gradient holds a NaN
+    /// or an infinity, in which case no parameter has been changed.
     ///
     /// Buffers and frozen parameters are not touched; a parameter without a gradient is passed over, as in PyTorch, and
     /// its momentum stays.
     ///
     /// # Errors
     /// If a gradient or a restored buffer has another shape or type than its parameter; the message names it.
-    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<()>;
+    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<Option<String>>;
 
     /// The momentum buffers under their parameters' names; those of parameters that never had a gradient are missing.
     fn state(&self) -> &ParamStore;
@@ -33,14 +36,36 @@ pub trait Optimizer: Send {
 /// # Errors
 /// If a gradient cannot be read.
 pub fn first_non_finite(params: &ParamStore, grads: &GradStore) -> Result<Option<String>> {
-    for (name, param) in params.trainable() {
-        if let Some(grad) = grads.get(&param.var)
-            && !is_finite(grad)?
-        {
-            return Ok(Some(name.to_string()));
-        }
-    }
-    Ok(None)
+    let with_grad = params.trainable().filter_map(|(name, param)| Some((name, grads.get(&param.var)?)));
+    let (names, grads): (Vec<_>, Vec<_>) = with_grad.unzip();
+    Ok(first_bad(&grads)?.map(|i| names[i].to_string()))
+}
+
+/// Makes one call of `steps` over all parameters that `rules` do not pass over, in name order.
+pub(crate) fn step_all<S>(
+    (params, grads): (&ParamStore, &GradStore),
+    rules: &Rules,
+    momentum: Option<&mut Buffers>,
+    settings: impl Fn(Treatment) -> S,
+    steps: impl Fn(&[Item<S>]) -> Result<Option<usize>>,
+) -> Result<Option<String>> {
+    let trained =
+        || params.iter().filter_map(|(name, param)| Some((name, param, rules.of(param)?, grads.get(&param.var)?)));
+    let buffers = match momentum {
+        None => Vec::new(),
+        Some(buffers) => trained().map(|(name, param, ..)| buffers.get(name, param)).collect::<Result<_>>()?,
+    };
+    let items: Vec<_> = trained()
+        .enumerate()
+        .map(|(i, (name, param, treatment, gradient))| Item {
+            name,
+            weight: &param.var,
+            gradient,
+            buffer: buffers.get(i),
+            step: settings(treatment),
+        })
+        .collect();
+    Ok(steps(&items)?.map(|i| items[i].name.to_string()))
 }
 
 /// The momentum buffers, made when a parameter first has a gradient.
@@ -78,13 +103,5 @@ impl Buffers {
 
     fn insert(&mut self, name: &str, var: Var) -> Result<()> {
         self.store.insert(name, Param { role: Role::Buffer, group: Group::Frozen, var })
-    }
-}
-
-/// Names the parameter in an error about its step.
-pub(crate) fn named<T>(name: &str, result: Result<T>) -> Result<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(error) => bail!("{name}: {error}"),
     }
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor};
-use diptych_kernels::optimizer::{SgdStep, sgd_step};
+use diptych_kernels::optimizer::{SgdStep, sgd_steps};
 use diptych_nn::ParamStore;
 
-use crate::groups::Rules;
-use crate::optimizer::{Buffers, Optimizer, named};
+use crate::groups::{Rules, Treatment};
+use crate::optimizer::{Buffers, Optimizer, step_all};
 
 /// Stochastic gradient descent.
 ///
@@ -31,19 +31,15 @@ impl Sgd {
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<()> {
-        for (name, param) in params.iter() {
-            let (Some(treatment), Some(grad)) = (self.rules.of(param), grads.get(&param.var)) else { continue };
-            let step = SgdStep {
-                lr: lr * treatment.lr_scale,
-                momentum: self.momentum,
-                weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
-                nesterov: self.nesterov,
-            };
-            let buffer = if self.momentum == 0.0 { None } else { Some(self.buffers.get(name, param)?) };
-            named(name, sgd_step(&param.var, grad, buffer.as_ref(), &step))?;
-        }
-        Ok(())
+    fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<Option<String>> {
+        let settings = |treatment: Treatment| SgdStep {
+            lr: lr * treatment.lr_scale,
+            momentum: self.momentum,
+            weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
+            nesterov: self.nesterov,
+        };
+        let buffers = (self.momentum != 0.0).then_some(&mut self.buffers);
+        step_all((params, grads), &self.rules, buffers, settings, sgd_steps)
     }
 
     fn state(&self) -> &ParamStore {

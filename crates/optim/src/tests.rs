@@ -142,6 +142,14 @@ fn the_first_non_finite_gradient_is_named_and_untrained_ones_are_not_asked() -> 
         grads.insert(&p.get(name).unwrap().var, Tensor::new(&[0.0, bad], &Device::Cpu)?);
     }
     assert_eq!(first_non_finite(&p, &grads)?.as_deref(), Some("head.bias"));
+    // A step finds the same, and changes nothing.
+    let rules = Rules::default();
+    let optimizers: [Box<dyn Optimizer>; 2] =
+        [Box::new(Sgd::new(0.9, 0.0, false, rules)), Box::new(Lars::new(0.9, 0.5, 0.1, Variant::default(), rules))];
+    for mut optimizer in optimizers {
+        assert_eq!(optimizer.step(&p, &grads, 0.1)?.as_deref(), Some("head.bias"));
+        assert_eq!(value(&p, "conv.weight"), 1.0);
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use diptych_nn::Batch;
 use serde_json::Value;
 
 use crate::log::{EventWriter, MetricsLog, Progress, Row, Tick, metrics, replace_file};
-use crate::monitor::{CollapseMonitor, non_finite};
+use crate::monitor::{CollapseMonitor, bad_gradient, bad_loss};
 use crate::recipe::OnCollapse;
 use crate::report::Status;
 use crate::story::Story;
@@ -187,12 +187,14 @@ impl Session {
         run.method.before_step(at)?;
         let forward = run.method.forward(batch)?;
         let loss = scalar(&forward.loss.total)?;
-        let gradients = forward.loss.total.backward()?;
-        if let Some(reason) = non_finite(index, loss, run.method.params(), &gradients)? {
+        if let Some(reason) = bad_loss(index, loss) {
             return Ok(Some(reason));
         }
+        let gradients = forward.loss.total.backward()?;
         let lr = run.schedule.at(index);
-        run.optimizer.step(run.method.params(), &gradients, lr)?;
+        if let Some(name) = run.optimizer.step(run.method.params(), &gradients, lr)? {
+            return Ok(Some(bad_gradient(index, &name)));
+        }
         run.method.after_step(at)?;
         self.position.step += 1;
         let due = self.position.step.is_multiple_of(run.recipe.trainer.log_every) || self.position.step == at.total;

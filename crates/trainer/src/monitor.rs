@@ -1,25 +1,16 @@
 //! Watching for what ends a run early: numbers that are not finite, and embeddings that collapse.
 
-use anyhow::Result;
-use candle_core::backprop::GradStore;
-use diptych_nn::ParamStore;
-
-/// What is wrong with a step's numbers, in a sentence; `None` if nothing is.
-///
-/// # Errors
-/// If a gradient can't be read.
-pub(crate) fn non_finite(step: u64, loss: f64, params: &ParamStore, gradients: &GradStore) -> Result<Option<String>> {
-    if !loss.is_finite() {
-        return Ok(Some(format!(
-            "the loss is {loss} at step {step}; a lower optim.lr or a longer warm-up usually helps"
-        )));
-    }
-    Ok(diptych_optim::first_non_finite(params, gradients)?.map(|name| {
-        format!(
-            "the gradient of {name} is not finite at step {step}; a lower optim.lr or a longer warm-up usually helps"
-        )
-    }))
+/// What is wrong with a step's loss, in a sentence; `None` if nothing is.
+pub(crate) fn bad_loss(step: u64, loss: f64) -> Option<String> {
+    (!loss.is_finite()).then(|| format!("the loss is {loss} at step {step}; {HELP}"))
 }
+
+/// That the optimizer met a gradient that is not finite, in a sentence.
+pub(crate) fn bad_gradient(step: u64, name: &str) -> String {
+    format!("the gradient of {name} is not finite at step {step}; {HELP}")
+}
+
+const HELP: &str = "a lower optim.lr or a longer warm-up usually helps";
 
 /// Embeddings whose spread is below this share of a sphere's are called collapsed.
 const COLLAPSED: f64 = 0.05;

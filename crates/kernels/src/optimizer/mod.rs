@@ -1,20 +1,36 @@
-//! Optimizer steps in place: one pass over weight, gradient and momentum buffer, without temporaries.
+//! Optimizer steps in place, over all tensors of a model in one call: one pass over weights, gradients and momentum
+//! buffers, without temporaries, after one that looks whether the gradients are finite (LARS: and measures norms).
 //!
-//! Each function changes one variable (and its buffer); which parameters decay or adapt is the caller's business. f32 and
-//! f64 variables work, all tensors of a call being of one type and shape. Results are the same for any thread count.
+//! Which parameters decay or adapt is the caller's business. f32 and f64 variables work, all tensors of a call being of
+//! one type. Results are the same for any thread count.
 
 mod cpu;
 pub mod reference;
+mod taken;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use candle_core::{DType, Result, Tensor, Var, bail};
 
-use candle_core::{CpuStorage, DType, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, Var, WithDType, bail};
+use cpu::{Look, Rule, Seen};
+use taken::{Element, Read, Taken};
 
-use cpu::{Real, Rule};
+/// One tensor of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a, S> {
+    /// What errors call it.
+    pub name: &'a str,
+    /// The weight, changed in place.
+    pub weight: &'a Var,
+    /// Its gradient, of the weight's shape and type.
+    pub gradient: &'a Tensor,
+    /// The momentum buffer, changed in place: zeros before the first step. May be left out when momentum is 0.
+    pub buffer: Option<&'a Var>,
+    /// The settings for this tensor.
+    pub step: S,
+}
 
-/// The settings of one [`sgd_step`].
+/// The settings of one tensor in [`sgd_steps`].
 #[derive(Clone, Copy, Debug)]
 pub struct SgdStep {
     /// Learning rate.
@@ -37,7 +53,7 @@ pub enum Ratio {
     Sum,
 }
 
-/// The settings of one [`lars_step`].
+/// The settings of one tensor in [`lars_steps`].
 #[derive(Clone, Copy, Debug)]
 pub struct LarsStep {
     /// Learning rate.
@@ -62,15 +78,20 @@ pub struct LarsStep {
 /// g += wd w;  b = mu b + g;  w -= lr b     or, with nesterov,  w -= lr (g + mu b)
 /// ```
 ///
-/// `buffer` is the momentum's, zeros before the first step (PyTorch then starts with `b = g`, which is the same); it may
-/// be left out when `momentum` is 0.
+/// PyTorch starts with `b = g`, which is the same as our zeros. Returns the index of the first item whose gradient holds a
+/// NaN or an infinity, in which case nothing has been changed. While the call runs, no other thread may read the weights.
 ///
 /// # Errors
-/// If shapes or types differ, `momentum` has no buffer, or a tensor is not a contiguous f32 or f64 one on the CPU.
-pub fn sgd_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &SgdStep) -> Result<()> {
-    let &SgdStep { lr, momentum, weight_decay, nesterov } = step;
-    let rule = Rule { decay: weight_decay, scale: 1.0, momentum, nesterov, inside: 1.0, outside: lr };
-    update("sgd", w, g, buffer, momentum, |_: ()| rule)
+/// By the item's name: if shapes or types differ, momentum has no buffer, two of the tensors share memory, or one is not a
+/// contiguous f32 or f64 one on the CPU. Nothing has been changed then.
+pub fn sgd_steps(items: &[Item<SgdStep>]) -> Result<Option<usize>> {
+    check_all("sgd", items, |step| step.momentum)?;
+    let plan = |step: &SgdStep| {
+        let &SgdStep { lr, momentum, weight_decay, nesterov } = step;
+        let rule = Rule { decay: weight_decay, scale: 1.0, momentum, nesterov, inside: 1.0, outside: lr };
+        (Look::Gradient, move |_: Seen| rule)
+    };
+    update("sgd", items, plan)
 }
 
 /// One step of LARS (arXiv:1708.03888) with the order of operations of the official Barlow Twins code.
@@ -80,205 +101,188 @@ pub fn sgd_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &SgdStep) -> Re
 /// ```
 ///
 /// See [`Ratio`] for q. Norms are summed in f64. A parameter that neither decays nor adapts has a decay of 0 and no eta.
+/// Returns what [`sgd_steps`] does, under the same conditions.
 ///
 /// # Errors
-/// As [`sgd_step`].
-pub fn lars_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &LarsStep) -> Result<()> {
-    let &LarsStep { lr, momentum, weight_decay, eta, ratio, clip, lr_in_momentum } = step;
-    let (inside, outside) = if lr_in_momentum { (lr, 1.0) } else { (1.0, lr) };
-    let rule = move |scale, decay| Rule { decay, scale, momentum, nesterov: false, inside, outside };
-    let Some(eta) = eta else { return update("lars", w, g, buffer, momentum, |_: ()| rule(1.0, weight_decay)) };
-    let limit = |q: f64| if clip { (q / lr).min(1.0) } else { q };
-    let rule = |[w, g, both]: [f64; 3]| match ratio {
-        Ratio::Joint if w > 0.0 && both > 0.0 => rule(limit(eta * w / both), weight_decay),
-        Ratio::Joint => rule(1.0, weight_decay),
-        Ratio::Sum if w > 0.0 && g > 0.0 => rule(limit(eta * w / (g + weight_decay * w + 1e-8)), weight_decay),
-        Ratio::Sum => rule(1.0, 0.0),
+/// As [`sgd_steps`].
+pub fn lars_steps(items: &[Item<LarsStep>]) -> Result<Option<usize>> {
+    check_all("lars", items, |step| step.momentum)?;
+    let plan = |step: &LarsStep| {
+        let step = *step;
+        let look = match step.ratio {
+            _ if step.eta.is_none() => Look::Gradient,
+            Ratio::Joint => Look::Together { decay: step.weight_decay },
+            Ratio::Sum => Look::Apart,
+        };
+        (look, move |seen| lars_rule(&step, seen))
     };
-    update("lars", w, g, buffer, momentum, Norms { decay: weight_decay, rule })
+    update("lars", items, plan)
 }
 
-/// Moves `target` towards `online`: `target = tau target + (1 - tau) online` (BYOL, MoCo).
+fn lars_rule(step: &LarsStep, seen: Seen) -> Rule {
+    let &LarsStep { lr, momentum, weight_decay, eta, ratio, clip, lr_in_momentum } = step;
+    let (inside, outside) = if lr_in_momentum { (lr, 1.0) } else { (1.0, lr) };
+    let rule = |scale, decay| Rule { decay, scale, momentum, nesterov: false, inside, outside };
+    let Some(eta) = eta else { return rule(1.0, weight_decay) };
+    let limit = |q: f64| if clip { (q / lr).min(1.0) } else { q };
+    let Seen { weight, gradient } = seen;
+    match ratio {
+        Ratio::Joint if weight > 0.0 && gradient > 0.0 => rule(limit(eta * weight / gradient), weight_decay),
+        Ratio::Joint => rule(1.0, weight_decay),
+        Ratio::Sum if weight > 0.0 && gradient > 0.0 => {
+            rule(limit(eta * weight / (gradient + weight_decay * weight + 1e-8)), weight_decay)
+        }
+        Ratio::Sum => rule(1.0, 0.0),
+    }
+}
+
+/// Moves each target towards its online tensor: `target = tau target + (1 - tau) online` (BYOL, MoCo), for pairs
+/// `(name, target, online)`.
 ///
 /// # Errors
-/// As [`sgd_step`]; also if `tau` is outside [0, 1] or the two share memory.
-pub fn ema_step(target: &Var, online: &Tensor, tau: f64) -> Result<()> {
+/// As [`sgd_steps`]; also if `tau` is outside [0, 1].
+pub fn ema_steps(pairs: &[(&str, &Var, &Tensor)], tau: f64) -> Result<()> {
     if !(0.0..=1.0).contains(&tau) {
         bail!("ema: tau must be in [0, 1], is {tau}")
     }
-    check("ema", "online", target, online)?;
-    target.inplace_op2(&online.contiguous()?, &Ema { tau })
+    for (name, target, online) in pairs {
+        check("ema", name, "online tensor", target, online)?;
+    }
+    match dtype("ema", pairs.iter().map(|(name, target, _)| (*name, *target)))? {
+        DType::F64 => ema::<f64>(pairs, tau),
+        _ => ema::<f32>(pairs, tau),
+    }
 }
 
-/// Whether every value of a floating-point tensor is finite.
+fn ema<T: Element>(pairs: &[(&str, &Var, &Tensor)], tau: f64) -> Result<()> {
+    let online: Vec<_> = pairs.iter().map(|(.., online)| online.contiguous()).collect::<Result<_>>()?;
+    let mut targets = Vec::new();
+    for (name, target, _) in pairs {
+        targets.push(Taken::<T>::take("ema", name, target)?);
+    }
+    let mut read = Vec::new();
+    for ((name, ..), online) in pairs.iter().zip(&online) {
+        read.push(Read::<T>::new("ema", name, online)?);
+    }
+    let mut jobs = Vec::new();
+    for (target, online) in targets.iter_mut().zip(&read) {
+        jobs.push((target.values(), online.values()?));
+    }
+    cpu::ema(jobs, tau);
+    Ok(())
+}
+
+/// The index of the first tensor that holds a NaN or an infinity.
 ///
 /// # Errors
-/// If Candle cannot read or convert it.
-pub fn is_finite(t: &Tensor) -> Result<bool> {
-    let t = match t.dtype() {
-        DType::F32 | DType::F64 => t.contiguous()?,
-        _ => t.to_dtype(DType::F32)?.contiguous()?,
-    };
-    let (storage, layout) = t.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(v)) => Ok(!cpu::any_non_finite(span("is_finite", v, layout)?)),
-        Storage::Cpu(CpuStorage::F64(v)) => Ok(!cpu::any_non_finite(span("is_finite", v, layout)?)),
-        _ => bail!("is_finite runs on the CPU only in this build"),
+/// If a tensor is not of a floating-point type or not on the CPU.
+pub fn first_non_finite(tensors: &[&Tensor]) -> Result<Option<usize>> {
+    let mut bad = None;
+    // f64 ones keep their range; all others fit f32.
+    for double in [false, true] {
+        let (mut indices, mut own) = (Vec::new(), Vec::new());
+        for (i, tensor) in tensors.iter().enumerate().filter(|(_, t)| (t.dtype() == DType::F64) == double) {
+            let tensor = if double { (*tensor).clone() } else { tensor.to_dtype(DType::F32)? };
+            indices.push(i);
+            own.push(tensor.contiguous()?);
+        }
+        let found = if double { non_finite::<f64>(&own)? } else { non_finite::<f32>(&own)? };
+        bad = match (bad, found.map(|i| indices[i])) {
+            (Some(a), Some(b)) => Some(usize::min(a, b)),
+            (a, b) => a.or(b),
+        };
     }
+    Ok(bad)
 }
 
-/// What a rule needs to see before it is fixed.
-trait MakeRule {
-    fn make<T: Real>(&self, w: &[T], g: &[T]) -> Rule;
+fn non_finite<T: Element>(tensors: &[Tensor]) -> Result<Option<usize>> {
+    let read = tensors.iter().map(|t| Read::<T>::new("first_non_finite", "a tensor", t)).collect::<Result<Vec<_>>>()?;
+    let values = read.iter().map(Read::values).collect::<Result<Vec<_>>>()?;
+    Ok(cpu::any_non_finite(&values))
 }
 
-/// No norms: the rule is known.
-impl<F: Fn(()) -> Rule> MakeRule for F {
-    fn make<T: Real>(&self, _: &[T], _: &[T]) -> Rule {
-        self(())
-    }
-}
-
-/// The norms of w, g and g + decay w.
-struct Norms<F> {
-    decay: f64,
-    rule: F,
-}
-
-impl<F: Fn([f64; 3]) -> Rule> MakeRule for Norms<F> {
-    fn make<T: Real>(&self, w: &[T], g: &[T]) -> Rule {
-        (self.rule)(cpu::norms(w, g, self.decay))
-    }
-}
-
-fn update(
+/// Both passes over the tensors of a step; `plan` says what to look at and what to make of it.
+fn update<S, F: Fn(Seen) -> Rule>(
     op: &'static str,
-    w: &Var,
-    g: &Tensor,
-    buffer: Option<&Var>,
-    momentum: f64,
-    rule: impl MakeRule,
-) -> Result<()> {
-    check(op, "gradient", w, g)?;
-    match buffer {
-        Some(buffer) => check(op, "buffer", w, buffer)?,
-        None if momentum != 0.0 => bail!("{op}: a momentum of {momentum} needs a buffer"),
-        None => (),
+    items: &[Item<S>],
+    plan: impl Fn(&S) -> (Look, F),
+) -> Result<Option<usize>> {
+    match dtype(op, items.iter().map(|item| (item.name, item.weight)))? {
+        DType::F64 => update_as::<f64, S, F>(op, items, plan),
+        _ => update_as::<f32, S, F>(op, items, plan),
     }
-    // Both are written, so both locks are taken for writing: the same tensor twice would wait for itself.
-    if buffer.is_some_and(|b| b.id() == w.id()) {
-        bail!("{op}: a weight cannot be its own momentum buffer")
-    }
-    w.inplace_op2(&g.contiguous()?, &Update { op, buffer, rule })
 }
 
-fn check(op: &str, name: &str, w: &Var, other: &Tensor) -> Result<()> {
-    if w.dims() != other.dims() || w.dtype() != other.dtype() {
-        let (shape, dtype) = (w.dims(), w.dtype());
-        bail!("{op}: the {name} is {:?} {:?}, the variable {shape:?} {dtype:?}", other.dims(), other.dtype())
+fn update_as<T: Element, S, F: Fn(Seen) -> Rule>(
+    op: &'static str,
+    items: &[Item<S>],
+    plan: impl Fn(&S) -> (Look, F),
+) -> Result<Option<usize>> {
+    let gradients: Vec<_> = items.iter().map(|item| item.gradient.contiguous()).collect::<Result<_>>()?;
+    let (mut weights, mut buffers, mut read) = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        weights.push(Taken::<T>::take(op, item.name, item.weight)?);
+        buffers.push(item.buffer.map(|b| Taken::<T>::take(op, item.name, b)).transpose()?);
+    }
+    // After the weights: a gradient that shares a weight's memory is found empty.
+    for (item, gradient) in items.iter().zip(&gradients) {
+        read.push(Read::<T>::new(op, item.name, gradient)?);
+    }
+    let gradients: Vec<&[T]> = read.iter().map(Read::values).collect::<Result<_>>()?;
+    let plans: Vec<_> = items.iter().map(|item| plan(&item.step)).collect();
+    let looks: Vec<_> =
+        plans.iter().zip(&mut weights).zip(&gradients).map(|(((look, _), w), g)| (*look, &*w.values(), *g)).collect();
+    let seen = if plans.iter().all(|(look, _)| *look == Look::Gradient) {
+        match cpu::any_non_finite(&gradients) {
+            None => vec![Seen::default(); items.len()],
+            Some(bad) => return Ok(Some(bad)),
+        }
+    } else {
+        match cpu::look(&looks) {
+            Ok(seen) => seen,
+            Err(bad) => return Ok(Some(bad)),
+        }
+    };
+    drop(looks);
+    let mut jobs = Vec::new();
+    for (i, (w, b)) in weights.iter_mut().zip(&mut buffers).enumerate() {
+        let b = b.as_mut().map(Taken::values).unwrap_or_default();
+        jobs.push(cpu::Item { rule: plans[i].1(seen[i]), w: w.values(), g: gradients[i], b });
+    }
+    cpu::apply(jobs);
+    Ok(None)
+}
+
+/// The shapes and types of every item, and a buffer wherever there is momentum.
+fn check_all<S>(op: &str, items: &[Item<S>], momentum: impl Fn(&S) -> f64) -> Result<()> {
+    for Item { name, weight, gradient, buffer, step } in items {
+        check(op, name, "gradient", weight, gradient)?;
+        match (buffer, momentum(step)) {
+            (Some(buffer), _) => check(op, name, "buffer", weight, buffer)?,
+            (None, mu) if mu != 0.0 => bail!("{name}: {op}: a momentum of {mu} needs a buffer"),
+            (None, _) => (),
+        }
     }
     Ok(())
 }
 
-/// The part of a storage that a contiguous layout covers.
-fn span<'a, T>(op: &str, values: &'a [T], layout: &Layout) -> Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&values[start..end]),
-        None => bail!("{op}: a tensor is not contiguous"),
+fn check(op: &str, name: &str, what: &str, w: &Var, other: &Tensor) -> Result<()> {
+    if w.dims() != other.dims() || w.dtype() != other.dtype() {
+        let (shape, dtype) = (w.dims(), w.dtype());
+        bail!("{name}: {op}: the {what} is {:?} {:?}, the variable {shape:?} {dtype:?}", other.dims(), other.dtype())
     }
+    Ok(())
 }
 
-fn span_mut<'a, T>(op: &str, values: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&mut values[start..end]),
-        None => bail!("{op}: a variable is not contiguous"),
+/// The one type of all variables: f32 or f64.
+fn dtype<'a>(op: &str, mut variables: impl Iterator<Item = (&'a str, &'a Var)>) -> Result<DType> {
+    let Some((_, first)) = variables.next() else { return Ok(DType::F32) };
+    let dtype = first.dtype();
+    if !matches!(dtype, DType::F32 | DType::F64) {
+        bail!("{op} takes f32 or f64 variables, not {dtype:?}")
     }
-}
-
-/// One weight's step; the buffer's guard is taken inside the weight's, so that one loop writes both.
-struct Update<'a, R> {
-    op: &'static str,
-    buffer: Option<&'a Var>,
-    rule: R,
-}
-
-impl<R: MakeRule> Update<'_, R> {
-    fn run<T: Real + WithDType>(
-        &self,
-        w: &mut [T],
-        g: &[T],
-        values: impl Fn(&mut CpuStorage) -> Option<&mut Vec<T>>,
-    ) -> Result<()> {
-        let rule = self.rule.make(w, g);
-        let Some(buffer) = self.buffer else {
-            cpu::apply(&rule, w, g, None);
-            return Ok(());
-        };
-        let op = self.op;
-        buffer.inplace_op1(&Inner(RefCell::new(|storage: &mut CpuStorage, layout: &Layout| {
-            let Some(values) = values(storage) else { bail!("{op}: the buffer is of another type") };
-            cpu::apply(&rule, w, g, Some(span_mut(op, values, layout)?));
-            Ok(())
-        })))
-    }
-}
-
-impl<R: MakeRule> InplaceOp2 for Update<'_, R> {
-    fn name(&self) -> &'static str {
-        self.op
-    }
-
-    fn cpu_fwd(&self, w: &mut CpuStorage, lw: &Layout, g: &CpuStorage, lg: &Layout) -> Result<()> {
-        let op = self.op;
-        match (w, g) {
-            (CpuStorage::F32(w), CpuStorage::F32(g)) => self.run(span_mut(op, w, lw)?, span(op, g, lg)?, |s| match s {
-                CpuStorage::F32(v) => Some(v),
-                _ => None,
-            }),
-            (CpuStorage::F64(w), CpuStorage::F64(g)) => self.run(span_mut(op, w, lw)?, span(op, g, lg)?, |s| match s {
-                CpuStorage::F64(v) => Some(v),
-                _ => None,
-            }),
-            _ => bail!("{op} takes f32 or f64 variables"),
-        }
-    }
-}
-
-/// A closure as an in-place op on the second variable.
-struct Inner<F>(RefCell<F>);
-
-impl<F: FnMut(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Inner<F> {
-    fn name(&self) -> &'static str {
-        "momentum-buffer"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        match self.0.try_borrow_mut() {
-            Ok(mut f) => f(storage, layout),
-            Err(_) => bail!("momentum-buffer: entered twice"),
-        }
-    }
-}
-
-struct Ema {
-    tau: f64,
-}
-
-impl InplaceOp2 for Ema {
-    fn name(&self) -> &'static str {
-        "ema"
-    }
-
-    fn cpu_fwd(&self, target: &mut CpuStorage, lt: &Layout, online: &CpuStorage, lo: &Layout) -> Result<()> {
-        match (target, online) {
-            (CpuStorage::F32(t), CpuStorage::F32(o)) => {
-                cpu::ema(span_mut("ema", t, lt)?, span("ema", o, lo)?, self.tau)
-            }
-            (CpuStorage::F64(t), CpuStorage::F64(o)) => {
-                cpu::ema(span_mut("ema", t, lt)?, span("ema", o, lo)?, self.tau)
-            }
-            _ => bail!("ema takes f32 or f64 variables"),
-        }
-        Ok(())
+    match variables.find(|(_, other)| other.dtype() != dtype) {
+        None => Ok(dtype),
+        Some((name, other)) => bail!("{name}: {op}: is {:?}, the tensors before it {dtype:?}", other.dtype()),
     }
 }

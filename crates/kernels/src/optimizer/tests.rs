@@ -8,6 +8,27 @@ use crate::check::Array;
 
 const STEPS: usize = 6;
 
+fn item<'a, S>(weight: &'a Var, gradient: &'a Tensor, buffer: Option<&'a Var>, step: &S) -> Item<'a, S>
+where
+    S: Copy,
+{
+    Item { name: "w", weight, gradient, buffer, step: *step }
+}
+
+fn sgd_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &SgdStep) -> Result<()> {
+    assert_eq!(sgd_steps(&[item(w, g, buffer, step)])?, None);
+    Ok(())
+}
+
+fn lars_step(w: &Var, g: &Tensor, buffer: Option<&Var>, step: &LarsStep) -> Result<()> {
+    assert_eq!(lars_steps(&[item(w, g, buffer, step)])?, None);
+    Ok(())
+}
+
+fn ema_step(target: &Var, online: &Tensor, tau: f64) -> Result<()> {
+    ema_steps(&[("w", target, online)], tau)
+}
+
 /// Runs `ours` and `truth` side by side from one start and one sequence of gradients.
 fn check(
     dtype: DType,
@@ -118,46 +139,111 @@ fn ema_moves_by_its_share_and_reads_any_layout() -> Result<()> {
     Ok(())
 }
 
+/// Tensors of many sizes in one call, against the same in calls of their own: order and neighbors change no bit.
 #[test]
-fn threads_do_not_change_a_bit() {
-    let run = |threads| {
+fn threads_and_neighbors_do_not_change_a_bit() {
+    let sizes = [3usize, 100_003, 1, 16_384, 700, 16_385, 5, 40_000];
+    let run = |threads, together: bool| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let w = Var::from_tensor(&Array::random(&[100_003], 1).tensor().unwrap()).unwrap();
-            let b = Var::zeros(100_003, DType::F32, &Device::Cpu).unwrap();
-            lars_step(&w, &Array::random(&[100_003], 2).tensor().unwrap(), Some(&b), &LARS).unwrap();
-            w.to_vec1::<f32>().unwrap()
+            let random = |n: usize, seed| Array::random(&[n], seed).tensor().unwrap();
+            let weights: Vec<Var> = sizes.iter().map(|&n| Var::from_tensor(&random(n, 1)).unwrap()).collect();
+            let buffers: Vec<Var> = sizes.iter().map(|&n| Var::from_tensor(&random(n, 3)).unwrap()).collect();
+            let gradients: Vec<Tensor> = sizes.iter().map(|&n| random(n, 2)).collect();
+            // Some adapt, some do not.
+            let items: Vec<_> = (0..sizes.len())
+                .map(|i| {
+                    let step = if i % 3 == 2 { LarsStep { eta: None, weight_decay: 0.0, ..LARS } } else { LARS };
+                    item(&weights[i], &gradients[i], Some(&buffers[i]), &step)
+                })
+                .collect();
+            if together {
+                assert_eq!(lars_steps(&items).unwrap(), None);
+            } else {
+                items.iter().for_each(|&one| assert_eq!(lars_steps(&[one]).unwrap(), None));
+            }
+            let online: Vec<_> = weights.iter().zip(&gradients).map(|(w, g)| ("w", w, g)).collect();
+            ema_steps(&online, 0.9).unwrap();
+            weights.iter().map(|w| w.to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
         })
     };
-    assert_eq!(run(1), run(3));
+    let one = run(1, true);
+    assert_eq!(one, run(3, true));
+    assert_eq!(one, run(2, false));
 }
 
 #[test]
 fn non_finite_values_are_found() -> Result<()> {
     for n in [3, 50_000] {
         let mut v = vec![1e38f32; n];
-        assert!(is_finite(&Tensor::new(v.as_slice(), &Device::Cpu)?)?);
+        let fine = Tensor::new(v.as_slice(), &Device::Cpu)?;
+        assert_eq!(first_non_finite(&[&fine, &fine])?, None);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             v[n - 1] = bad;
-            assert!(!is_finite(&Tensor::new(v.as_slice(), &Device::Cpu)?)?);
-            assert!(is_finite(&Tensor::new(v.as_slice(), &Device::Cpu)?.narrow(0, 0, n - 1)?)?);
+            let bad = Tensor::new(v.as_slice(), &Device::Cpu)?;
+            assert_eq!(first_non_finite(&[&fine, &bad, &bad])?, Some(1));
+            assert_eq!(first_non_finite(&[&fine, &bad.to_dtype(DType::F64)?, &bad])?, Some(1));
+            assert_eq!(first_non_finite(&[&fine, &bad.narrow(0, 0, n - 1)?])?, None);
         }
     }
     Ok(())
 }
 
+/// A gradient that is not finite is told by its index and stops the step before anything is changed; huge ones are fine.
 #[test]
-fn bad_arguments_are_named() -> Result<()> {
+fn a_step_with_a_gradient_that_is_not_finite_changes_nothing() -> Result<()> {
     let cpu = &Device::Cpu;
-    let w = Var::zeros((2, 3), DType::F32, cpu)?;
+    for dtype in [DType::F32, DType::F64] {
+        let w = [(); 3].map(|()| Var::from_tensor(&Tensor::ones(20_000, dtype, cpu).unwrap()).unwrap());
+        let b = [(); 3].map(|()| Var::zeros(20_000, dtype, cpu).unwrap());
+        let g = |last: f64| -> Result<Tensor> {
+            let mut v = vec![1f64; 20_000];
+            v[19_999] = last;
+            Tensor::new(v, cpu)?.to_dtype(dtype)
+        };
+        for (last, expected) in [(f64::NAN, Some(1)), (f64::NEG_INFINITY, Some(1)), (3e38, None)] {
+            let g = [g(1.0)?, g(last)?, g(last)?];
+            let items = |i: usize, eta| item(&w[i], &g[i], Some(&b[i]), &LarsStep { eta, ..LARS });
+            for lars in [[Some(0.01); 3], [Some(0.01), None, None]] {
+                let before = w[0].to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                assert_eq!(lars_steps(&[items(0, lars[0]), items(1, lars[1]), items(2, lars[2])])?, expected);
+                assert_eq!(before == w[0].to_dtype(DType::F64)?.to_vec1::<f64>()?, expected.is_some());
+            }
+            let step = SgdStep { lr: 1e-3, momentum: 0.9, weight_decay: 0.0, nesterov: false };
+            let items = [0, 1, 2].map(|i| item(&w[i], &g[i], Some(&b[i]), &step));
+            let before = w[0].to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            assert_eq!(sgd_steps(&items)?, expected);
+            assert_eq!(before == w[0].to_dtype(DType::F64)?.to_vec1::<f64>()?, expected.is_some());
+        }
+    }
+    // The square of this overflows an f64 sum.
+    let (w, g) = (Var::ones(2, DType::F64, cpu)?, Tensor::new(&[1e200f64, 1.0], cpu)?);
+    assert_eq!(lars_steps(&[item(&w, &g, None, &LarsStep { momentum: 0.0, ..LARS })])?, None);
+    Ok(())
+}
+
+#[test]
+fn bad_arguments_are_named_and_change_nothing() -> Result<()> {
+    let cpu = &Device::Cpu;
+    let w = Var::ones((2, 3), DType::F32, cpu)?;
+    let v = Var::ones((2, 3), DType::F32, cpu)?;
     let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false };
+    let plain = SgdStep { momentum: 0.0, ..step };
     let error = |r: Result<()>| r.unwrap_err().to_string();
-    let g = Tensor::zeros((2, 3), DType::F32, cpu)?;
+    let g = Tensor::ones((2, 3), DType::F32, cpu)?;
     let other = Tensor::zeros((3, 2), DType::F32, cpu)?;
-    assert!(error(sgd_step(&w, &other, None, &step)).contains("gradient is [3, 2] F32, the variable [2, 3] F32"));
+    assert!(
+        error(sgd_step(&w, &other, None, &step)).contains("w: sgd: the gradient is [3, 2] F32, the variable [2, 3]")
+    );
     assert!(error(sgd_step(&w, &g, None, &step)).contains("momentum of 0.9 needs a buffer"));
-    assert!(error(sgd_step(&w, &g, Some(&w), &step)).contains("own momentum buffer"));
+    assert!(error(sgd_step(&w, &g, Some(&w), &step)).contains("shares its memory"));
+    assert!(error(sgd_step(&w, &w.as_detached_tensor(), None, &plain)).contains("shares its memory"));
+    let twice = sgd_steps(&[item(&v, &g, None, &plain), item(&w, &g, None, &plain), item(&w, &g, None, &plain)]);
+    assert!(twice.unwrap_err().to_string().contains("shares its memory"));
     assert!(error(ema_step(&w, &g, 1.5)).contains("tau must be in [0, 1]"));
     assert!(error(ema_step(&w, &g.to_dtype(DType::F64)?, 0.5)).contains("F64"));
+    for var in [&v, &w] {
+        assert_eq!(var.to_vec2::<f32>()?, [[1.0; 3]; 2]);
+    }
     Ok(())
 }
