@@ -12,6 +12,7 @@ pub mod check;
 pub mod conv2d;
 pub mod cross_correlation;
 mod dense;
+mod disjoint;
 mod embeddings;
 mod in_place;
 mod isa;
@@ -24,6 +25,7 @@ pub mod optimizer;
 pub mod peak;
 pub mod pool;
 pub mod relu;
+mod softmax;
 
 pub use batch_norm::{BatchNorm, batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
