@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use diptych_backbones::{BackboneConfig, ResNet};
-use diptych_kernels::optimizer::ema_step;
+use diptych_kernels::optimizer::ema_steps;
 use diptych_nn::{Group, Layout, ParamStore, Role};
 use diptych_optim::{Lars, Optimizer, Rules, Sgd, Variant};
 use serde_json::{Value, json};
@@ -151,11 +151,14 @@ impl Runner for Running {
 
     fn run(&mut self) -> Result<()> {
         match &mut self.optimizer {
-            Some(optimizer) => optimizer.step(&self.store, &self.grads, LR)?,
+            Some(optimizer) => {
+                let bad = optimizer.step(&self.store, &self.grads, LR)?;
+                anyhow::ensure!(bad.is_none(), "a gradient of the bench is not finite");
+            }
             None => {
-                for (name, param) in self.store.iter() {
-                    ema_step(&param.var, &self.gradients[name], TAU)?;
-                }
+                let pairs: Vec<_> =
+                    self.store.iter().map(|(name, param)| (name, &param.var, &self.gradients[name])).collect();
+                ema_steps(&pairs, TAU)?;
             }
         }
         Ok(())
