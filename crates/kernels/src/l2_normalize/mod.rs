@@ -1,10 +1,11 @@
-//! Rows to unit length.
+//! Rows to unit length, f32 or bf16.
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use half::bf16;
 
-use crate::dense::{Dense, input, slice};
+use crate::dense::{Dense, activation, slice, tensor};
 
-pub mod cpu;
+mod cpu;
 #[cfg(test)]
 mod reference;
 
@@ -15,10 +16,10 @@ const NAME: &str = "l2_normalize";
 /// Zero means a norm below 1.2e-38 (PyTorch's `normalize` divides every norm below 1e-12 by 1e-12 instead, gradient included).
 ///
 /// # Errors
-/// If x is not of rank 2, f32 and on the CPU, or D is 0.
+/// If x is not of rank 2, f32 or bf16 and on the CPU, or D is 0.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     match x.dims() {
-        &[_, dim] if dim > 0 => input(NAME, "x", x)?.apply_op1(Normalize { dim }),
+        &[_, dim] if dim > 0 => activation(NAME, "x", x)?.apply_op1(Normalize { dim }),
         dims => bail!("{NAME}: x has shape {dims:?}; expected [N, D]"),
     }
 }
@@ -33,28 +34,45 @@ impl CustomOp1 for Normalize {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(cpu::normalize(slice(NAME, storage, layout)?, self.dim)), layout.shape().clone()))
+        let y = match storage {
+            CpuStorage::BF16(_) => {
+                bf16::to_cpu_storage_owned(cpu::normalize::<bf16>(slice(NAME, storage, layout)?, self.dim))
+            }
+            _ => f32::to_cpu_storage_owned(cpu::normalize::<f32>(slice(NAME, storage, layout)?, self.dim)),
+        };
+        Ok((y, layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let dx = cpu::backward(&Dense::new(NAME, &dy)?, &Dense::new(NAME, y)?, &Dense::new(NAME, x)?, self.dim);
-        Tensor::from_vec(dx, x.shape(), &Device::Cpu).map(Some)
+        let dx = match x.dtype() {
+            DType::BF16 => {
+                let (dy, x) = (Dense::<bf16>::new(NAME, &dy)?, Dense::new(NAME, x)?);
+                tensor(cpu::backward(&dy, &x, self.dim), y.shape())
+            }
+            _ => {
+                let (dy, x) = (Dense::<f32>::new(NAME, &dy)?, Dense::new(NAME, x)?);
+                tensor(cpu::backward(&dy, &x, self.dim), y.shape())
+            }
+        };
+        dx.map(Some)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Array, Tolerance, check_op};
-    use candle_core::Var;
+    use crate::check::{Array, Tolerance, check_op, check_op_bf16};
+    use candle_core::{Device, Var};
 
     #[test]
     fn l2_normalize_equals_the_reference() {
         let reference = |a: &[Array]| Array::new(&a[0].shape, reference::normalize(&a[0].data, a[0].shape[1]));
+        let op = |t: &[Tensor]| l2_normalize(&t[0]);
         for (shape, seed) in [([5, 7], 1), ([1, 129], 2), ([3, 1], 3)] {
-            check_op(&|t| l2_normalize(&t[0]), &reference, &[Array::random(&shape, seed)], Tolerance::default())
-                .unwrap();
+            let x = [Array::random(&shape, seed)];
+            check_op(&op, &reference, &x, Tolerance::default()).unwrap();
+            check_op_bf16(&op, &reference, &x, &[0], Tolerance::BF16).unwrap();
         }
     }
 

@@ -1,16 +1,20 @@
-//! Max pooling and global average pooling.
+//! Max pooling and global average pooling, f32 or bf16.
 //!
-//! Max pooling keeps nothing between forward and backward: the place of each maximum is found again from x, which costs one more read
-//! of it and saves an index per output element.
+//! Max pooling keeps one byte per output value between forward and backward: the place of the maximum in its window. x itself need not be kept.
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use std::sync::Mutex;
 
-use crate::dense::{Dense, input, slice};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use half::bf16;
+
+use crate::dense::{Dense, activation, slice, tensor};
 use cpu::Window;
 
-pub mod cpu;
+mod cpu;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod tests;
 
 const MAX: &str = "max_pool2d";
 const AVERAGE: &str = "global_avg_pool";
@@ -21,26 +25,87 @@ const AVERAGE: &str = "global_avg_pool";
 /// first maximum of a window, in row-major order. A NaN in a window is its result.
 ///
 /// # Errors
-/// If x is not of rank 4, f32 and on the CPU, `kernel` or `stride` is 0, `padding` is more than half the kernel, or the window is larger than
-/// the padded image.
+/// If x is not of rank 4, f32 or bf16 and on the CPU, `kernel` or `stride` is 0, `kernel` is above 15, `padding` is more than half the kernel, or the
+/// window is larger than the padded image.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    let &[_, height, width, channels] = x.dims() else {
-        bail!("{MAX}: x has shape {:?}; expected [N, H, W, C]", x.dims())
+    let window = window(x.dims(), kernel, stride, padding)?;
+    activation(MAX, "x", x)?.apply_op1(MaxPool { window, places: Mutex::new(Vec::new()) })
+}
+
+/// [`max_pool2d`] and the places of the maxima (u8, of y's shape: row times `kernel` plus column in the window), without a graph.
+///
+/// # Errors
+/// As [`max_pool2d`].
+pub fn max_forward(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<(Tensor, Tensor)> {
+    let window = window(x.dims(), kernel, stride, padding)?;
+    let x = activation(MAX, "x", x)?;
+    let shape = [x.dims()[0], window.output[0], window.output[1], window.input[2]];
+    let (y, places) = match x.dtype() {
+        DType::BF16 => {
+            let (y, places) = cpu::max_pool(&Dense::<bf16>::new(MAX, &x)?, window);
+            (tensor(y, &shape)?, places)
+        }
+        _ => {
+            let (y, places) = cpu::max_pool(&Dense::<f32>::new(MAX, &x)?, window);
+            (tensor(y, &shape)?, places)
+        }
     };
-    if kernel == 0 || stride == 0 || padding > kernel / 2 {
+    Ok((y, Tensor::from_vec(places, &shape, x.device())?))
+}
+
+/// The gradient of [`max_forward`] for an x of the shape `input`, from that of y and the places. Its type is that of `dy`.
+///
+/// # Errors
+/// If `dy` or `places` do not have the shape of y, or as [`max_pool2d`].
+pub fn max_backward(
+    dy: &Tensor,
+    places: &Tensor,
+    input: [usize; 4],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    let window = window(&input, kernel, stride, padding)?;
+    let shape = [input[0], window.output[0], window.output[1], input[3]];
+    if dy.dims() != shape || places.dims() != shape || places.dtype() != DType::U8 {
         bail!(
-            "{MAX}: kernel {kernel}, stride {stride}, padding {padding}; expected kernel and stride above 0 and padding at most kernel / 2"
+            "{MAX}: dy is {:?} and the places {:?} {:?}; expected {shape:?}, u8",
+            dy.dims(),
+            places.dtype(),
+            places.dims()
+        )
+    }
+    max_gradient(dy, &places.flatten_all()?.to_vec1()?, window, &input)
+}
+
+fn max_gradient(dy: &Tensor, places: &[u8], window: Window, input: &[usize]) -> Result<Tensor> {
+    let dy = activation(MAX, "dy", dy)?;
+    match dy.dtype() {
+        DType::BF16 => tensor(cpu::max_pool_backward(&Dense::<bf16>::new(MAX, &dy)?, places, window), input),
+        _ => tensor(cpu::max_pool_backward(&Dense::<f32>::new(MAX, &dy)?, places, window), input),
+    }
+}
+
+fn window(x: &[usize], kernel: usize, stride: usize, padding: usize) -> Result<Window> {
+    let &[_, height, width, channels] = x else { bail!("{MAX}: x has shape {x:?}; expected [N, H, W, C]") };
+    if kernel == 0 || kernel > 15 || stride == 0 || padding > kernel / 2 {
+        bail!(
+            "{MAX}: kernel {kernel}, stride {stride}, padding {padding}; expected a kernel of 1 to 15, a stride above 0 and padding at most kernel / 2"
         )
     }
     let (h, w) = (height + 2 * padding, width + 2 * padding);
-    if h < kernel || w < kernel || channels == 0 {
-        bail!("{MAX}: x of shape {:?} is smaller than the window ({kernel}, padding {padding})", x.dims())
+    if h < kernel || w < kernel || height * width * channels == 0 {
+        bail!("{MAX}: x of shape {x:?} is smaller than the window ({kernel}, padding {padding})")
     }
     let output = [(h - kernel) / stride + 1, (w - kernel) / stride + 1];
-    input(MAX, "x", x)?.apply_op1(MaxPool(Window { input: [height, width, channels], output, kernel, stride, padding }))
+    Ok(Window { input: [height, width, channels], output, kernel, stride, padding })
 }
 
-struct MaxPool(Window);
+struct MaxPool {
+    window: Window,
+    /// Left by the forward pass.
+    places: Mutex<Vec<u8>>,
+}
 
 impl CustomOp1 for MaxPool {
     fn name(&self) -> &'static str {
@@ -48,30 +113,71 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = cpu::max_pool(slice(MAX, storage, layout)?, self.0);
-        let [h, w] = self.0.output;
-        Ok((CpuStorage::F32(y), (layout.dims()[0], h, w, self.0.input[2]).into()))
+        let (y, places) = match storage {
+            CpuStorage::BF16(_) => {
+                let (y, places) = cpu::max_pool::<bf16>(slice(MAX, storage, layout)?, self.window);
+                (bf16::to_cpu_storage_owned(y), places)
+            }
+            _ => {
+                let (y, places) = cpu::max_pool::<f32>(slice(MAX, storage, layout)?, self.window);
+                (f32::to_cpu_storage_owned(y), places)
+            }
+        };
+        if let Ok(mut kept) = self.places.lock() {
+            *kept = places;
+        }
+        let [h, w] = self.window.output;
+        Ok((y, (layout.dims()[0], h, w, self.window.input[2]).into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let dx = cpu::max_pool_backward(&Dense::new(MAX, &dy)?, &Dense::new(MAX, x)?, self.0);
-        Tensor::from_vec(dx, x.shape(), &Device::Cpu).map(Some)
+        match self.places.lock() {
+            Ok(places) if places.len() == dy.elem_count() => max_gradient(dy, &places, self.window, x.dims()).map(Some),
+            _ => bail!("{MAX}: backward before forward"),
+        }
     }
 }
 
 /// Mean over height and width: `[N, H, W, C]` to `[N, C]`.
 ///
 /// # Errors
-/// If x is not of rank 4, f32 and on the CPU, or has no pixel.
+/// If x is not of rank 4, f32 or bf16 and on the CPU, or has no pixel.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    let &[_, height, width, channels] = x.dims() else {
-        bail!("{AVERAGE}: x has shape {:?}; expected [N, H, W, C]", x.dims())
-    };
-    if height * width * channels == 0 {
-        bail!("{AVERAGE}: x of shape {:?} has no pixel", x.dims())
+    let [pixels, channels] = image(x.dims())?;
+    activation(AVERAGE, "x", x)?.apply_op1(AveragePool { pixels, channels })
+}
+
+/// [`global_avg_pool`] without a graph.
+///
+/// # Errors
+/// As [`global_avg_pool`].
+pub fn average_forward(x: &Tensor) -> Result<Tensor> {
+    global_avg_pool(&x.detach())
+}
+
+/// The gradient of [`average_forward`] for an x of the shape `input`, from that of the means `[N, C]`. Its type is that of `dy`.
+///
+/// # Errors
+/// If dy is not `[N, C]` for these sizes, f32 or bf16 and on the CPU.
+pub fn average_backward(dy: &Tensor, input: [usize; 4]) -> Result<Tensor> {
+    let [pixels, channels] = image(&input)?;
+    if dy.dims() != [input[0], channels] {
+        bail!("{AVERAGE}: dy is {:?} for an x of {input:?}; expected [{}, {channels}]", dy.dims(), input[0])
     }
-    input(AVERAGE, "x", x)?.apply_op1(AveragePool { pixels: height * width, channels })
+    let dy = activation(AVERAGE, "dy", dy)?;
+    match dy.dtype() {
+        DType::BF16 => tensor(cpu::average_backward(&Dense::<bf16>::new(AVERAGE, &dy)?, pixels, channels), &input),
+        _ => tensor(cpu::average_backward(&Dense::<f32>::new(AVERAGE, &dy)?, pixels, channels), &input),
+    }
+}
+
+/// Pixels and channels of `[N, H, W, C]`.
+fn image(x: &[usize]) -> Result<[usize; 2]> {
+    let &[_, height, width, channels] = x else { bail!("{AVERAGE}: x has shape {x:?}; expected [N, H, W, C]") };
+    if height * width * channels == 0 {
+        bail!("{AVERAGE}: x of shape {x:?} has no pixel")
+    }
+    Ok([height * width, channels])
 }
 
 struct AveragePool {
@@ -85,86 +191,18 @@ impl CustomOp1 for AveragePool {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = cpu::average(slice(AVERAGE, storage, layout)?, self.pixels, self.channels);
-        Ok((CpuStorage::F32(y), (layout.dims()[0], self.channels).into()))
+        let (pixels, channels) = (self.pixels, self.channels);
+        let y = match storage {
+            CpuStorage::BF16(_) => {
+                bf16::to_cpu_storage_owned(cpu::average::<bf16>(slice(AVERAGE, storage, layout)?, pixels, channels))
+            }
+            _ => f32::to_cpu_storage_owned(cpu::average::<f32>(slice(AVERAGE, storage, layout)?, pixels, channels)),
+        };
+        Ok((y, (layout.dims()[0], channels).into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let dx = cpu::average_backward(&Dense::new(AVERAGE, &dy)?, self.pixels, self.channels);
-        Tensor::from_vec(dx, x.shape(), &Device::Cpu).map(Some)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::{Array, Tolerance, check_op};
-    use candle_core::Var;
-
-    fn check_max(shape: [usize; 4], kernel: usize, stride: usize, padding: usize) {
-        let reference = move |a: &[Array]| {
-            let [n, height, width, channels] = shape;
-            let output = [height, width].map(|v| (v + 2 * padding - kernel) / stride + 1);
-            let window = Window { input: [height, width, channels], output, kernel, stride, padding };
-            Array::new(&[n, output[0], output[1], channels], reference::max_pool(&a[0].data, n, window))
-        };
-        // A shuffled grid: values far enough from each other that a finite difference meets no tie.
-        let n: usize = shape.iter().product();
-        let x = Array::new(&shape, (0..n).map(|i| (i * 7919 % n) as f64 / 64.0 - 1.0).collect());
-        check_op(&|t| max_pool2d(&t[0], kernel, stride, padding), &reference, &[x], Tolerance::default()).unwrap();
-    }
-
-    #[test]
-    fn max_pool_equals_the_reference() {
-        check_max([2, 7, 5, 3], 3, 2, 1);
-        check_max([1, 5, 6, 2], 2, 2, 0);
-        check_max([2, 4, 3, 1], 3, 1, 1);
-        check_max([1, 3, 7, 2], 1, 3, 0);
-    }
-
-    #[test]
-    fn average_equals_the_reference() {
-        let reference = |a: &[Array]| {
-            let s = &a[0].shape;
-            Array::new(&[s[0], s[3]], reference::average(&a[0].data, s[1] * s[2], s[3]))
-        };
-        for (shape, seed) in [([3, 2, 5, 7], 1), ([1, 1, 1, 3], 2)] {
-            check_op(&|t| global_avg_pool(&t[0]), &reference, &[Array::random(&shape, seed)], Tolerance::default())
-                .unwrap();
-        }
-    }
-
-    fn gradient_of_sum(x: &[f32], side: usize, kernel: usize) -> Result<Vec<f32>> {
-        let x = Var::from_slice(x, (1, side, side, 1), &Device::Cpu)?;
-        let grads = max_pool2d(&x, kernel, 1, 0)?.sum_all()?.backward()?;
-        grads.get(&x).unwrap().flatten_all()?.to_vec1()
-    }
-
-    /// PyTorch 2.15: F.max_pool2d(torch.ones(1, 1, 3, 3), 2, 1).sum() has gradient [[1, 1, 0], [1, 1, 0], [0, 0, 0]].
-    #[test]
-    fn ties_give_the_gradient_to_the_first() -> Result<()> {
-        assert_eq!(gradient_of_sum(&[1.0; 9], 3, 2)?, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(gradient_of_sum(&[f32::NEG_INFINITY; 4], 2, 2)?, [1.0, 0.0, 0.0, 0.0]);
-        Ok(())
-    }
-
-    /// PyTorch 2.15: the same on [[1, nan], [nan, 3]] gives nan and gradient [[0, 0], [1, 0]].
-    #[test]
-    fn nan_propagates() -> Result<()> {
-        let x = [1.0, f32::NAN, f32::NAN, 3.0];
-        let y = max_pool2d(&Tensor::from_slice(&x, (1, 2, 2, 1), &Device::Cpu)?, 2, 1, 0)?;
-        assert!(y.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
-        assert_eq!(gradient_of_sum(&x, 2, 2)?, [0.0, 0.0, 1.0, 0.0]);
-        Ok(())
-    }
-
-    #[test]
-    fn impossible_windows_are_refused() -> Result<()> {
-        let x = Tensor::zeros((1, 2, 2, 1), candle_core::DType::F32, &Device::Cpu)?;
-        for (kernel, stride, padding) in [(3, 1, 0), (0, 1, 0), (2, 0, 0), (2, 1, 2)] {
-            assert!(max_pool2d(&x, kernel, stride, padding).is_err(), "{kernel} {stride} {padding}");
-        }
-        Ok(())
+        let &[n, h, w, c] = x.dims() else { bail!("{AVERAGE}: x has shape {:?}; expected [N, H, W, C]", x.dims()) };
+        average_backward(dy, [n, h, w, c]).map(Some)
     }
 }

@@ -58,12 +58,14 @@ impl CustomOp1 for Relu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Array, Tolerance, check_op};
+    use crate::check::{Array, Tolerance, check_op, check_op_bf16};
     use candle_core::{Device, Var};
 
     fn check(shape: &[usize]) {
         let reference = |x: &[Array]| x[0].map(|v| v.max(0.0));
-        check_op(&|x| relu(&x[0]), &reference, &[Array::random(shape, 5)], Tolerance::default()).unwrap();
+        let x = [Array::random(shape, 5)];
+        check_op(&|x| relu(&x[0]), &reference, &x, Tolerance::default()).unwrap();
+        check_op_bf16(&|x| relu(&x[0]), &reference, &x, &[0], Tolerance::BF16).unwrap();
     }
 
     #[test]
@@ -84,9 +86,11 @@ mod tests {
     #[test]
     fn nan_and_infinity_pass_through() -> Result<()> {
         let x = Tensor::new(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY], &Device::Cpu)?;
-        let y = relu(&x)?.to_vec1::<f32>()?;
-        assert!(y[0].is_nan());
-        assert_eq!(y[1..], [f32::INFINITY, 0.0]);
+        for dtype in [DType::F32, DType::BF16] {
+            let y = relu(&x.to_dtype(dtype)?)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            assert!(y[0].is_nan());
+            assert_eq!(y[1..], [f32::INFINITY, 0.0]);
+        }
         Ok(())
     }
 }
