@@ -69,8 +69,12 @@ fn row(shape: [usize; 4], dtype: DType, what: &str, residual: bool, relu: bool, 
         forward.push(time);
         let (time, back) = seconds(|| batch_norm::backward(&out.saved, x, &out.y, dy, &gamma, residual))?;
         backward.push(time);
-        copies.push(seconds(|| Ok(copy(&from, &mut to)))?.0);
-        (x, dy) = (back.dx, back.dresidual.unwrap_or_else(|| out.y));
+        let (time, ()) = seconds(|| {
+            copy(&from, &mut to);
+            Ok(())
+        })?;
+        copies.push(time);
+        (x, dy) = (back.dx, back.dresidual.unwrap_or(out.y));
     }
     let megabytes = size as f64 / 1e6;
     // Forward: x twice, the residual, y. Backward: dy and x twice, dx; with both residual and ReLU also y and the masked dy.

@@ -22,6 +22,8 @@ pub struct BatchNorm {
     pub mean: Tensor,
     /// The batch's biased variance (divided by the number of rows), as `mean`.
     pub var: Tensor,
+    /// Rows that each mean and variance is of: N H W over the groups, times the ranks.
+    pub rows: usize,
 }
 
 /// Batch norm with the batch's own statistics, then `+ residual` and ReLU if asked.
@@ -58,7 +60,7 @@ pub fn batch_norm_train_with(
     let Inputs { x, gamma, beta, residual } = &inputs;
     let moments = all_moments(x, options)?;
     let (y, saved, mean, var) = forward_values(&moments, x, gamma, beta, residual.as_ref(), options)?;
-    Ok(BatchNorm { y: inputs.node(y, saved, true)?, mean, var })
+    Ok(BatchNorm { y: inputs.node(y, saved, true)?, mean, var, rows: moments[0].count as usize })
 }
 
 /// Batch norm with given statistics (evaluation mode), then `+ residual` and ReLU if asked.

@@ -23,6 +23,8 @@ pub struct Forward {
     pub mean: Tensor,
     /// Biased variance (divided by the number of rows), as `mean`.
     pub var: Tensor,
+    /// Rows that each mean and variance is of: N H W over the groups, times the ranks.
+    pub rows: usize,
 }
 
 /// What the forward pass leaves to the backward pass: a few values per channel and group.
@@ -108,7 +110,7 @@ pub fn forward_with(
         CpuStorage::F32(y) => tensor(y, x.shape())?,
         _ => bail!("{NAME}: x is neither f32 nor bf16"),
     };
-    Ok(Forward { y, saved, mean, var })
+    Ok(Forward { y, saved, mean, var, rows: moments[0].count as usize })
 }
 
 /// y's values, what [`backward`] needs, mean and biased variance.

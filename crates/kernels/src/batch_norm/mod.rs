@@ -19,6 +19,7 @@ mod explicit;
 mod ranks;
 #[cfg(test)]
 mod reference;
+mod running;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use autograd::{BatchNorm, batch_norm_eval, batch_norm_train, batch_norm_trai
 pub use cpu::Sums;
 pub use explicit::{Backward, Forward, Saved, backward, backward_apply, backward_sums, forward, forward_with, moments};
 pub use ranks::Ranks;
+pub use running::update_running;
 pub use statistics::Moments;
 
 const NAME: &str = "batch_norm";

@@ -1,6 +1,7 @@
 //! Batch norm with what usually follows it: a residual sum and a ReLU.
 
 use candle_core::{Result, Tensor, Var, bail};
+use diptych_kernels::batch_norm::{Options, batch_norm_train_with, update_running};
 
 use super::value;
 use crate::{Init, Role, Scope};
@@ -14,6 +15,7 @@ pub struct BatchNorm {
     running_var: Var,
     momentum: f64,
     eps: f64,
+    groups: usize,
 }
 
 impl BatchNorm {
@@ -40,13 +42,19 @@ impl BatchNorm {
         };
         let running_mean = scope.get("running_mean", &[channels], Role::Buffer, Init::Constant(0.0))?;
         let running_var = scope.get("running_var", &[channels], Role::Buffer, Init::Constant(1.0))?;
-        Ok(Self { gamma, beta, running_mean, running_var, momentum: 0.1, eps: 1e-5 })
+        Ok(Self { gamma, beta, running_mean, running_var, momentum: 0.1, eps: 1e-5, groups: 1 })
+    }
+
+    /// With statistics for each of `groups` consecutive parts of the batch (the split batch norm of MoCo).
+    pub fn with_groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
     }
 
     /// Normalizes `x` `[.., C]`.
     ///
     /// # Errors
-    /// If the channels differ, or a training batch holds a single value per channel.
+    /// If the channels differ, the images do not divide into the groups, or a training batch holds a single value per channel.
     pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         self.forward_with(x, None, false, train)
     }
@@ -67,20 +75,17 @@ impl BatchNorm {
             let var = self.running_var.as_detached_tensor();
             return diptych_kernels::batch_norm_eval(x, gamma, beta, &mean, &var, residual, relu, self.eps);
         }
-        let count = x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1);
+        let count = x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1) / self.groups.max(1);
         if count < 2 {
-            bail!("batch norm in training needs more than one value per channel, x has shape {:?}", x.dims())
+            bail!(
+                "batch norm in training needs more than one value per channel, x has shape {:?} and {} groups",
+                x.dims(),
+                self.groups
+            )
         }
-        let out = diptych_kernels::batch_norm_train(x, gamma, beta, residual, relu, self.eps)?;
-        let unbiased = count as f64 / (count - 1) as f64;
-        move_towards(&self.running_mean, &out.mean, self.momentum, 1.0)?;
-        move_towards(&self.running_var, &out.var, self.momentum, unbiased)?;
+        let options = Options { eps: self.eps, relu, groups: self.groups, ..Options::default() };
+        let out = batch_norm_train_with(x, gamma, beta, residual, &options)?;
+        update_running(&self.running_mean, &self.running_var, &out.mean, &out.var, out.rows, self.momentum)?;
         Ok(out.y)
     }
-}
-
-/// `running = (1 - momentum) running + momentum scale value`.
-fn move_towards(running: &Var, value: &Tensor, momentum: f64, scale: f64) -> Result<()> {
-    let old = running.as_detached_tensor().affine(1.0 - momentum, 0.0)?;
-    running.set(&(old + value.affine(momentum * scale, 0.0)?)?)
 }

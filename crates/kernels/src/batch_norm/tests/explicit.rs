@@ -129,6 +129,29 @@ fn groups_equal_separate_calls() -> Result<()> {
     Ok(())
 }
 
+/// PyTorch 2.15: BatchNorm1d(2, momentum=0.1) on [[1, 4], [3, 8]] ends with running_mean [0.2, 0.6] and running_var [1.1, 1.7]. With two groups,
+/// the second of them [[5, 0], [5, 4]]: the mean of (mean 2, 6; var 2, 8) and (5, 2; 0, 8) is (3.5, 4; 1, 8).
+#[test]
+fn running_statistics_move_in_place() -> Result<()> {
+    let x = Tensor::new(&[[1f32, 4.0], [3.0, 8.0], [5.0, 0.0], [5.0, 4.0]], &Device::Cpu)?;
+    let (gamma, beta) = (Tensor::ones(2, DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+    for (x, groups, means, vars) in
+        [(x.narrow(0, 0, 2)?, 1, [0.2f32, 0.6], [1.1f32, 1.7]), (x, 2, [0.35, 0.4], [1.0, 1.7])]
+    {
+        let out = forward(&x, &gamma, &beta, None, &Options { groups, ..Options::default() })?;
+        let (mean, var) = (Var::zeros(2, DType::F32, &Device::Cpu)?, Var::ones(2, DType::F32, &Device::Cpu)?);
+        let at = address(&mean)?;
+        update_running(&mean, &var, &out.mean, &out.var, out.rows, 0.1)?;
+        assert_eq!(address(&mean)?, at);
+        for (got, want) in mean.to_vec1::<f32>()?.iter().zip(means).chain(var.to_vec1::<f32>()?.iter().zip(vars)) {
+            assert!((got - want).abs() < 1e-6, "{groups} groups: {got}, expected {want}");
+        }
+        assert!(update_running(&mean, &var, &out.mean, &out.var, 1, 0.1).is_err());
+        assert!(update_running(&mean, &var, &Tensor::zeros(3, DType::F32, &Device::Cpu)?, &out.var, 2, 0.1).is_err());
+    }
+    Ok(())
+}
+
 /// Two standard threads that gather through a barrier.
 struct Pair {
     slots: Mutex<[Vec<f64>; 2]>,
