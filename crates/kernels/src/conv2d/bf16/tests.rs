@@ -3,10 +3,56 @@
 use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 
-use super::super::{conv2d, geometry, reference, tests::reference_grads};
-use super::{forward, input_grad, weight_grad};
+#[cfg(target_arch = "x86_64")]
+use super::{words::Unit, x86};
 use crate::check::{Array, Tolerance, check_op_bf16};
+use crate::conv2d::geometry::Geometry;
+use crate::conv2d::{conv2d, geometry, reference, tests::reference_grads};
 use crate::isa::Isa;
+
+/// A way to compute: what an instruction set chooses, or a unit of multiplication by name.
+#[derive(Clone, Copy, Debug)]
+enum Path {
+    Isa(Isa),
+    #[cfg(target_arch = "x86_64")]
+    Unit(Unit),
+}
+
+impl Path {
+    /// All that this machine has.
+    fn all() -> Vec<Self> {
+        let mut all: Vec<_> = Isa::available().map(Self::Isa).collect();
+        #[cfg(target_arch = "x86_64")]
+        if Isa::detect() == Isa::Avx512Bf16 {
+            all.extend([Self::Unit(Unit::Fma), Self::Unit(Unit::Dot)]);
+        }
+        all
+    }
+
+    fn forward(self, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16> {
+        match self {
+            Self::Isa(isa) => super::forward(isa, g, x, w),
+            #[cfg(target_arch = "x86_64")]
+            Self::Unit(unit) => x86::forward(unit, g, x, w),
+        }
+    }
+
+    fn input_grad(self, g: &Geometry, w: &[f32], dy: &[bf16], add: Option<&[bf16]>) -> Vec<bf16> {
+        match self {
+            Self::Isa(isa) => super::input_grad(isa, g, w, dy, add),
+            #[cfg(target_arch = "x86_64")]
+            Self::Unit(unit) => x86::input_grad(unit, g, w, dy, add),
+        }
+    }
+
+    fn weight_grad(self, g: &Geometry, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
+        match self {
+            Self::Isa(isa) => super::weight_grad(isa, g, x, dy),
+            #[cfg(target_arch = "x86_64")]
+            Self::Unit(unit) => x86::weight_grad(unit, g, x, dy),
+        }
+    }
+}
 
 /// The op against seven f64 loops: `x` shape, `[O, kh, kw]`, stride, padding. `w` is f32 but rounded here, as the op does.
 fn check(x: [usize; 4], [o, kh, kw]: [usize; 3], stride: usize, padding: usize) {
@@ -55,6 +101,8 @@ fn every_instruction_set_equals_the_reference() {
         ([2, 20, 20, 3], [64, 7, 7, 3], 2, 3),
         ([1, 2, 2, 130], [129, 3, 3, 130], 1, 1),
         ([17, 4, 4, 40], [96, 3, 3, 40], 1, 1),
+        ([8, 3, 3, 300], [20, 3, 3, 300], 1, 1),
+        ([7, 2, 2, 1030], [3, 1, 1, 1030], 1, 0),
         ([300, 1, 2, 5], [7, 1, 1, 5], 1, 0),
         ([1, 30, 31, 6], [9, 5, 3, 6], 3, 2),
     ] {
@@ -70,12 +118,12 @@ fn every_instruction_set_equals_the_reference() {
         let (fx, w, fdy, fadd) = (fenced(&x), f32s(&w), fenced(&dy), fenced(&add));
         let (bx, bdy, badd) = (&fx[..x.data.len()], &fdy[..dy.data.len()], &fadd[..x.data.len()]);
         let wide = |v: Vec<bf16>| v.into_iter().map(bf16::to_f64).collect::<Vec<_>>().into_iter();
-        for isa in Isa::available() {
-            let what = |name| format!("{isa:?} {name} {g:?}");
-            assert_near(&what("y"), wide(forward(isa, &g, bx, &w)), &y.data, 4e-3);
-            assert_near(&what("dx"), wide(input_grad(isa, &g, &w, bdy, None)), &dx, 4e-3);
-            assert_near(&what("dx + add"), wide(input_grad(isa, &g, &w, bdy, Some(badd))), &with_add, 4e-3);
-            let got: Vec<f64> = weight_grad(isa, &g, bx, bdy).into_iter().map(f64::from).collect();
+        for path in Path::all() {
+            let what = |name| format!("{path:?} {name} {g:?}");
+            assert_near(&what("y"), wide(path.forward(&g, bx, &w)), &y.data, 4e-3);
+            assert_near(&what("dx"), wide(path.input_grad(&g, &w, bdy, None)), &dx, 4e-3);
+            assert_near(&what("dx + add"), wide(path.input_grad(&g, &w, bdy, Some(badd))), &with_add, 4e-3);
+            let got: Vec<f64> = path.weight_grad(&g, bx, bdy).into_iter().map(f64::from).collect();
             assert_near(&what("dw"), got.into_iter(), &dw, 0.0);
         }
     }
@@ -101,9 +149,10 @@ fn thread_counts_change_no_bit() {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let all =
-                    |isa| (forward(isa, &g, &x, &w), input_grad(isa, &g, &w, &dy, None), weight_grad(isa, &g, &x, &dy));
-                Isa::available().map(all).collect::<Vec<_>>()
+                let all = |path: Path| {
+                    (path.forward(&g, &x, &w), path.input_grad(&g, &w, &dy, None), path.weight_grad(&g, &x, &dy))
+                };
+                Path::all().into_iter().map(all).collect::<Vec<_>>()
             })
         };
         assert!(run(1) == run(3));
@@ -117,11 +166,11 @@ fn nan_and_infinity_pass_through() {
     let mut x = vec![bf16::ONE; 5 * 5];
     x[0] = bf16::NAN;
     x[24] = bf16::INFINITY;
-    for isa in Isa::available() {
-        for (i, v) in forward(isa, &g, &x, &[1.0; 9]).into_iter().enumerate() {
+    for path in Path::all() {
+        for (i, v) in path.forward(&g, &x, &[1.0; 9]).into_iter().enumerate() {
             let (i, j) = (i / 5, i % 5);
-            assert_eq!(v.is_nan(), i < 2 && j < 2, "{isa:?} ({i}, {j}): {v}");
-            assert_eq!(v == bf16::INFINITY, i > 2 && j > 2, "{isa:?} ({i}, {j}): {v}");
+            assert_eq!(v.is_nan(), i < 2 && j < 2, "{path:?} ({i}, {j}): {v}");
+            assert_eq!(v == bf16::INFINITY, i > 2 && j > 2, "{path:?} ({i}, {j}): {v}");
         }
     }
 }
@@ -133,7 +182,7 @@ fn other_types_are_refused_in_words() -> Result<()> {
     let error = conv2d(&tensor(&[1, 4, 4, 3], DType::BF16)?, &w, 1, 0).unwrap_err().to_string();
     assert!(error.contains("the weight is BF16; only f32"), "{error}");
     let (x, dy) = (tensor(&[1, 4, 4, 3], DType::BF16)?, tensor(&[1, 4, 4, 2], DType::F32)?);
-    let error = super::super::weight_grad(&x, &dy, [1, 1], 1, 0).unwrap_err().to_string();
+    let error = crate::conv2d::weight_grad(&x, &dy, [1, 1], 1, 0).unwrap_err().to_string();
     assert!(error.contains("F32 where BF16 is expected"), "{error}");
     Ok(())
 }
