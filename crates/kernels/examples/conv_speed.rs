@@ -1,6 +1,6 @@
 //! How fast convolution is here: `cargo run --release -p diptych-kernels --example conv_speed [SECONDS [FILTER [THREADS]]]`.
 //!
-//! Prints GFLOP/s of the forward pass and of both gradients for every convolution of a ResNet-50 at 224 pixels (32 images) and
+//! Prints GFLOP/s of the forward pass and of both gradients, in f32 and in bf16, for every convolution of a ResNet-50 at 224 pixels (32 images) and
 //! of a CIFAR ResNet-18 (128 images): the best of repeated calls within SECONDS each, and in percent of the multiply-adds that
 //! the machine's registers reach without memory. More than 100 is possible: FLOPs are those of the definition, and Winograd's
 //! algorithm needs fewer. FILTER keeps the layers whose name holds it.
@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use diptych_kernels::{conv2d, isa, keep_freed_memory};
 
 /// The shortest time of a call within this long, in seconds.
@@ -114,33 +114,36 @@ fn main() -> Result<()> {
         pool.current_num_threads(),
         isa()
     );
-    println!("{:<14} {:<32} {:>12} {:>12} {:>12}", "layer", "shape", "forward", "input grad", "weight grad");
+    println!("{:<14} {:<32} {:>5} {:>12} {:>12} {:>12}", "layer", "shape", "", "forward", "input grad", "weight grad");
     let device = Device::Cpu;
     for (name, n, size, c, o, kernel, stride) in layers().into_iter().filter(|layer| layer.0.contains(&filter)) {
         let x = Tensor::randn(0f32, 1.0, (n, size, size, c), &device)?;
         let w = Tensor::randn(0f32, 0.1, (o, kernel, kernel, c), &device)?;
         let padding = kernel / 2;
-        let dy = conv2d::forward(&x, &w, stride, padding)?;
-        let flop = 2.0 * (dy.elem_count() * kernel * kernel * c) as f64;
-        let shape = format!("{n}x{size}x{size} {c}->{o} {kernel}x{kernel}/{stride}");
-        let mut line = format!("{name:<14} {shape:<32}");
-        let dims = [n, size, size, c];
-        let passes: [&(dyn Fn() -> Result<Tensor> + Sync); 3] = [
-            &|| conv2d::forward(&x, &w, stride, padding),
-            &|| conv2d::input_grad(&w, &dy, dims, stride, padding, None),
-            &|| conv2d::weight_grad(&x, &dy, [kernel, kernel], stride, padding),
-        ];
-        for (i, pass) in passes.into_iter().enumerate() {
-            // The images get no gradient.
-            line += &match (i, c) {
-                (1, 3) => format!(" {:>12}", "-"),
-                _ => {
-                    let speed = flop / pool.install(|| best(budget, pass))? / 1e9;
-                    format!(" {:>12}", format!("{speed:.0} ({:.0})", 100.0 * speed / peak))
-                }
-            };
+        for dtype in [DType::F32, DType::BF16] {
+            let x = x.to_dtype(dtype)?;
+            let dy = conv2d::forward(&x, &w, stride, padding)?;
+            let flop = 2.0 * (dy.elem_count() * kernel * kernel * c) as f64;
+            let shape = format!("{n}x{size}x{size} {c}->{o} {kernel}x{kernel}/{stride}");
+            let mut line = format!("{name:<14} {shape:<32} {:>5}", format!("{dtype:?}").to_lowercase());
+            let dims = [n, size, size, c];
+            let passes: [&(dyn Fn() -> Result<Tensor> + Sync); 3] = [
+                &|| conv2d::forward(&x, &w, stride, padding),
+                &|| conv2d::input_grad(&w, &dy, dims, stride, padding, None),
+                &|| conv2d::weight_grad(&x, &dy, [kernel, kernel], stride, padding),
+            ];
+            for (i, pass) in passes.into_iter().enumerate() {
+                // The images get no gradient.
+                line += &match (i, c) {
+                    (1, 3) => format!(" {:>12}", "-"),
+                    _ => {
+                        let speed = flop / pool.install(|| best(budget, pass))? / 1e9;
+                        format!(" {:>12}", format!("{speed:.0} ({:.0})", 100.0 * speed / peak))
+                    }
+                };
+            }
+            println!("{line}");
         }
-        println!("{line}");
     }
     Ok(())
 }

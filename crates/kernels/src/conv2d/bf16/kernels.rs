@@ -16,7 +16,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::pack::{BLOCK, Packed};
-use super::words::{Line, last_mask, narrow, widen};
+use super::words::{Line, last_mask, rounded, upper, widen};
 
 /// The most pixels of a micro-kernel.
 pub(super) const MOST: usize = 12;
@@ -165,22 +165,36 @@ macro_rules! kernels {
                         }
                         continue;
                     }
+                    // Short loops of known length, so that `sum` stays in registers: unrolled they are, or it is an array.
                     let mask = last_mask(weights.used(tile.block));
-                    // A loop of known length, so that `sum` is registers and no array.
+                    let mut at = [0; P];
                     for p in 0..P {
-                        if start + p >= tile.count {
-                            break;
+                        at[p] = tile.to[start + p] * weights.outputs + tile.block * BLOCK;
+                    }
+                    if let Some(add) = tile.add {
+                        for p in 0..P {
+                            for v in 0..V {
+                                let lanes = if v + 1 == V { mask } else { 0xFFFF };
+                                // SAFETY: the block's channels, the last vector masked, lie inside the row of `add`.
+                                let add = unsafe { widen(add.as_ptr().add(at[p] + 16 * v), lanes) };
+                                sum[p][v] = _mm512_add_ps(sum[p][v], add);
+                            }
                         }
-                        let at = tile.to[start + p] * weights.outputs + tile.block * BLOCK;
+                    }
+                    for p in 0..P {
+                        for v in 0..V {
+                            sum[p][v] = _mm512_castsi512_ps(rounded(sum[p][v]));
+                        }
+                    }
+                    for p in 0..P {
                         for v in 0..V {
                             let lanes = if v + 1 == V { mask } else { 0xFFFF };
-                            // SAFETY: the block's channels, the last vector masked, lie inside the row of `out` and `add`.
+                            // A pixel past the last repeats it and is not stored.
+                            let lanes = if start + p < tile.count { lanes } else { 0 };
+                            // SAFETY: as for `add`.
                             unsafe {
-                                let mut sum = sum[p][v];
-                                if let Some(add) = tile.add {
-                                    sum = _mm512_add_ps(sum, widen(add.as_ptr().add(at + 16 * v), lanes));
-                                }
-                                _mm256_mask_storeu_epi16(tile.out.add(at + 16 * v).cast(), lanes, narrow(sum));
+                                let to = tile.out.add(at[p] + 16 * v);
+                                _mm256_mask_storeu_epi16(to.cast(), lanes, upper(sum[p][v]));
                             }
                         }
                     }

@@ -56,11 +56,11 @@ pub(super) fn rounded(v: __m512) -> __m512i {
     _mm512_and_si512(result, _mm512_set1_epi32(0xFFFF_0000u32 as i32))
 }
 
-/// 16 values rounded to bf16.
+/// The upper halves of 16 values: bf16, if they were [`rounded`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn narrow(v: __m512) -> __m256i {
-    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded(v)))
+pub(super) fn upper(v: __m512) -> __m256i {
+    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(v)))
 }
 
 /// The values of these lanes in the lower halves, 0 elsewhere.
