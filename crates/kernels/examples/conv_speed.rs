@@ -1,24 +1,43 @@
-//! How fast convolution is here: `cargo run --release -p diptych-kernels --example conv_speed [SECONDS [FILTER [THREADS]]]`.
+//! How fast convolution is here: `cargo run --release -p diptych-kernels --example conv_speed [SECONDS [FILTER [THREADS [SHARE]]]]`.
 //!
-//! Prints GFLOP/s of the forward pass and of both gradients, in f32 and in bf16, for every convolution of a ResNet-50 at 224 pixels (32 images) and
-//! of a CIFAR ResNet-18 (128 images): the best of repeated calls within SECONDS each, and in percent of the multiply-adds that
-//! the machine's registers reach without memory. More than 100 is possible: FLOPs are those of the definition, and Winograd's
-//! algorithm needs fewer. FILTER keeps the layers whose name holds it.
+//! Prints GFLOP/s of the forward pass and of both gradients, in f32 and in bf16, for every convolution of a ResNet-50 at 224
+//! pixels (32 images) and of a CIFAR ResNet-18 (128 images): the best of repeated calls within SECONDS each, and in percent of
+//! the multiply-adds that the machine's registers reach without memory. More than 100 is possible: FLOPs are those of the
+//! definition, and Winograd's algorithm needs fewer. FILTER keeps the lines that hold all of its parts,
+//! separated by commas (`3x3/1,f32`); SHARE divides the number of images. On
+//! one thread times are of the processor, not of the clock, so that others who use the machine disturb less.
 #![allow(unsafe_code)] // One loop of intrinsics, to know the peak.
-
-use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
 use diptych_kernels::{conv2d, isa, keep_freed_memory};
 
-/// The shortest time of a call within this long, in seconds.
-fn best(budget: Duration, mut f: impl FnMut() -> Result<Tensor>) -> Result<f64> {
+/// Seconds since some moment: of this process on the processor, or of the clock.
+fn now(processor: bool) -> f64 {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let clock = if processor { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
+        // SAFETY: `time` outlives the call, which writes to it.
+        unsafe { libc::clock_gettime(clock, &mut time) };
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
+    #[cfg(not(unix))]
+    {
+        use std::sync::OnceLock;
+        static START: OnceLock<std::time::Instant> = OnceLock::new();
+        let _ = processor;
+        START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64()
+    }
+}
+
+/// The shortest time of a call within `budget` seconds.
+fn best(budget: f64, processor: bool, mut f: impl FnMut() -> Result<Tensor>) -> Result<f64> {
     f()?;
-    let (start, mut best) = (Instant::now(), f64::INFINITY);
-    while start.elapsed() < budget {
-        let one = Instant::now();
+    let (start, mut best) = (now(processor), f64::INFINITY);
+    while now(processor) - start < budget {
+        let one = now(processor);
         f()?;
-        best = best.min(one.elapsed().as_secs_f64());
+        best = best.min(now(processor) - one);
     }
     Ok(best)
 }
@@ -48,17 +67,19 @@ fn peak() -> f64 {
     let rounds = 100_000;
     let mut best = 0f64;
     for _ in 0..20 {
-        let start = Instant::now();
+        let start = now(true);
         let x = std::hint::black_box(0.99);
-        // SAFETY: the machine has the features that the function enables, asked in the same line.
-        let (value, width) = match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("fma")) {
-            (true, _) => (unsafe { wide(rounds, x) }, 24 * 16),
-            // SAFETY: every machine with FMA has AVX2 but for a few of 2012, which this program does not time.
-            (false, true) if is_x86_feature_detected!("avx2") => (unsafe { narrow(rounds, x) }, 12 * 8),
-            _ => return f64::NAN,
+        let (value, width) = if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the machine has the feature that the function enables, asked in the line above.
+            (unsafe { wide(rounds, x) }, 24 * 16)
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            (unsafe { narrow(rounds, x) }, 12 * 8)
+        } else {
+            return f64::NAN;
         };
         std::hint::black_box(value);
-        best = best.max((2 * rounds * width) as f64 / start.elapsed().as_secs_f64() / 1e9);
+        best = best.max((2 * rounds * width) as f64 / (now(true) - start) / 1e9);
     }
     best
 }
@@ -104,9 +125,10 @@ fn layers() -> Vec<Layer> {
 fn main() -> Result<()> {
     keep_freed_memory();
     let mut args = std::env::args().skip(1);
-    let budget = Duration::from_secs_f64(args.next().and_then(|v| v.parse().ok()).unwrap_or(0.2));
+    let budget = args.next().and_then(|v| v.parse().ok()).unwrap_or(0.2);
     let filter = args.next().unwrap_or_default();
     let threads = args.next().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let share: usize = args.next().and_then(|v| v.parse().ok()).unwrap_or(1).max(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
     let peak = peak() * pool.current_num_threads() as f64;
     println!(
@@ -116,7 +138,17 @@ fn main() -> Result<()> {
     );
     println!("{:<14} {:<32} {:>5} {:>12} {:>12} {:>12}", "layer", "shape", "", "forward", "input grad", "weight grad");
     let device = Device::Cpu;
-    for (name, n, size, c, o, kernel, stride) in layers().into_iter().filter(|layer| layer.0.contains(&filter)) {
+    for (name, n, size, c, o, kernel, stride) in layers() {
+        let n = n.div_ceil(share);
+        let line = |dtype: DType| {
+            let shape = format!("{n}x{size}x{size} {c}->{o} {kernel}x{kernel}/{stride}");
+            format!("{name:<14} {shape:<32} {:>5}", format!("{dtype:?}").to_lowercase())
+        };
+        let wanted = |dtype: &DType| filter.split(',').all(|part| line(*dtype).contains(part));
+        let dtypes: Vec<DType> = [DType::F32, DType::BF16].into_iter().filter(wanted).collect();
+        if dtypes.is_empty() {
+            continue;
+        }
         let x = Tensor::randn(0f32, 1.0, (n, size, size, c), &device)?;
         let w = Tensor::randn(0f32, 0.1, (o, kernel, kernel, c), &device)?;
         let padding = kernel / 2;
@@ -124,8 +156,7 @@ fn main() -> Result<()> {
             let x = x.to_dtype(dtype)?;
             let dy = conv2d::forward(&x, &w, stride, padding)?;
             let flop = 2.0 * (dy.elem_count() * kernel * kernel * c) as f64;
-            let shape = format!("{n}x{size}x{size} {c}->{o} {kernel}x{kernel}/{stride}");
-            let mut line = format!("{name:<14} {shape:<32} {:>5}", format!("{dtype:?}").to_lowercase());
+            let mut line = line(dtype);
             let dims = [n, size, size, c];
             let passes: [&(dyn Fn() -> Result<Tensor> + Sync); 3] = [
                 &|| conv2d::forward(&x, &w, stride, padding),
@@ -137,7 +168,7 @@ fn main() -> Result<()> {
                 line += &match (i, c) {
                     (1, 3) => format!(" {:>12}", "-"),
                     _ => {
-                        let speed = flop / pool.install(|| best(budget, pass))? / 1e9;
+                        let speed = flop / pool.install(|| best(budget, pool.current_num_threads() == 1, pass))? / 1e9;
                         format!(" {:>12}", format!("{speed:.0} ({:.0})", 100.0 * speed / peak))
                     }
                 };

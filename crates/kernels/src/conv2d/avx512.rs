@@ -13,8 +13,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::direct::{GRAD_TILE, Rows};
-use super::geometry::{Geometry, Phase, Source};
+use super::direct::Rows;
+use super::geometry::{Phase, Source};
 use super::pack::{BLOCK, Packed};
 
 /// The most source channels for which padding can point to one row of zeros; larger ones allocate theirs.
@@ -205,123 +205,5 @@ impl Task<'_> {
     #[inline(always)]
     fn lanes(&self, v: usize, all: usize) -> __mmask16 {
         if v + 1 == all { self.mask } else { 0xFFFF }
-    }
-}
-
-/// Adds to `sum`, `[taps, c, BLOCK]`, the products of these pixels' source rows and gradients of these output channels.
-///
-/// # Safety
-/// The machine has AVX-512F; `x` and `dy` have the geometry's lengths, `phase` is its forward phase.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn weight_grad(
-    g: &Geometry,
-    phase: &Phase,
-    x: &[f32],
-    dy: &[f32],
-    pixels: Range<usize>,
-    outputs: Range<usize>,
-    sum: &mut [f32],
-) {
-    assert_eq!(sum.len(), phase.taps.len() * g.c * BLOCK);
-    let mut pairs = [(x.as_ptr(), dy.as_ptr()); GRAD_TILE];
-    for start in pixels.clone().step_by(GRAD_TILE) {
-        for (tap, sum) in sum.chunks_exact_mut(g.c * BLOCK).enumerate() {
-            // The pixels whose source is not padding.
-            let mut count = 0;
-            for pixel in start..(start + GRAD_TILE).min(pixels.end) {
-                let row = phase.source[tap * phase.pixels + pixel % phase.pixels];
-                if row >= 0 {
-                    let row = pixel / phase.pixels * g.h * g.w + row as usize;
-                    // SAFETY: both rows lie inside their tensors.
-                    pairs[count] = unsafe { (x.as_ptr().add(row * g.c), dy.as_ptr().add(pixel * g.o + outputs.start)) };
-                    count += 1;
-                }
-            }
-            let pairs = &pairs[..count];
-            let mask = last_mask(outputs.len());
-            // SAFETY: `pairs` begin rows of `c` and of `outputs` values; `sum` is `[c, BLOCK]`.
-            unsafe {
-                match outputs.len().div_ceil(16) {
-                    1 => outer::<8, 1>(pairs, g.c, mask, sum),
-                    2 => outer::<8, 2>(pairs, g.c, mask, sum),
-                    3 => outer::<6, 3>(pairs, g.c, mask, sum),
-                    _ => outer::<6, 4>(pairs, g.c, mask, sum),
-                }
-            }
-        }
-    }
-}
-
-/// Adds the outer products of a tap, P source channels at a time and the rest in one go.
-///
-/// # Safety
-/// The machine has AVX-512F; each pair begins a row of `inputs` and one of 16 V values (the last vector masked); `sum`
-/// is `[inputs, BLOCK]`.
-#[target_feature(enable = "avx512f")]
-unsafe fn outer<const P: usize, const V: usize>(
-    pairs: &[(*const f32, *const f32)],
-    inputs: usize,
-    mask: __mmask16,
-    sum: &mut [f32],
-) {
-    let whole = inputs / P * P;
-    // SAFETY: handed on from this function's contract; `first + P <= inputs`, and likewise for the rest.
-    unsafe {
-        for first in (0..whole).step_by(P) {
-            outer_block::<P, V>(pairs, first, mask, sum);
-        }
-        match inputs - whole {
-            0 => {}
-            1 => outer_block::<1, V>(pairs, whole, mask, sum),
-            2 => outer_block::<2, V>(pairs, whole, mask, sum),
-            3 => outer_block::<3, V>(pairs, whole, mask, sum),
-            4 => outer_block::<4, V>(pairs, whole, mask, sum),
-            5 => outer_block::<5, V>(pairs, whole, mask, sum),
-            6 => outer_block::<6, V>(pairs, whole, mask, sum),
-            _ => outer_block::<7, V>(pairs, whole, mask, sum),
-        }
-    }
-}
-
-/// Adds the outer products for source channels `first..first + P`.
-///
-/// # Safety
-/// As [`outer`]; `first + P` is at most its `inputs`.
-#[target_feature(enable = "avx512f")]
-unsafe fn outer_block<const P: usize, const V: usize>(
-    pairs: &[(*const f32, *const f32)],
-    first: usize,
-    mask: __mmask16,
-    sum: &mut [f32],
-) {
-    let sum = &mut sum[first * BLOCK..][..P * BLOCK];
-    let mut acc = [[_mm512_setzero_ps(); V]; P];
-    // SAFETY: `sum` holds P rows of BLOCK >= 16 V values; the pairs are as the contract says.
-    unsafe {
-        for p in 0..P {
-            for v in 0..V {
-                acc[p][v] = _mm512_loadu_ps(sum.as_ptr().add(p * BLOCK + 16 * v));
-            }
-        }
-        for &(x, dy) in pairs {
-            let mut row = [_mm512_setzero_ps(); V];
-            for v in 0..V {
-                row[v] = match v + 1 == V {
-                    true => _mm512_maskz_loadu_ps(mask, dy.add(16 * v)),
-                    false => _mm512_loadu_ps(dy.add(16 * v)),
-                };
-            }
-            for p in 0..P {
-                let x = _mm512_set1_ps(*x.add(first + p));
-                for v in 0..V {
-                    acc[p][v] = _mm512_fmadd_ps(x, row[v], acc[p][v]);
-                }
-            }
-        }
-        for p in 0..P {
-            for v in 0..V {
-                _mm512_storeu_ps(sum.as_mut_ptr().add(p * BLOCK + 16 * v), acc[p][v]);
-            }
-        }
     }
 }

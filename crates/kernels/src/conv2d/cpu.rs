@@ -9,8 +9,9 @@
 //! Pixels of the whole batch are one list, cut into fixed tiles: tasks, and the order of every sum, depend on shapes
 //! alone, so the result is the same on any number of threads. The inner loops are chosen once per call, by [`Isa`].
 
-use super::direct;
 use super::geometry::Geometry;
+use super::winograd;
+use super::{direct, direct_grad};
 use crate::isa::Isa;
 
 /// `y` `[n, oh, ow, o]` of `x` and `w`.
@@ -19,7 +20,10 @@ use crate::isa::Isa;
 /// If a slice has not its geometry's length.
 pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> {
     assert!(x.len() == g.n * g.h * g.w * g.c && w.len() == g.o * g.kh * g.kw * g.c, "conv2d: lengths");
-    direct::forward(isa, g, x, w)
+    match winograd::suits(g) {
+        true => winograd::forward(isa, g, x, w),
+        false => direct::forward(isa, g, x, w),
+    }
 }
 
 /// The gradient for `x`, `[n, h, w, c]`, of the output's gradient `dy`; plus `add`, which has that shape.
@@ -29,7 +33,10 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> 
 pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Option<&[f32]>) -> Vec<f32> {
     assert!(dy.len() == g.n * g.oh * g.ow * g.o && w.len() == g.o * g.kh * g.kw * g.c, "conv2d: lengths");
     assert!(add.is_none_or(|add| add.len() == g.n * g.h * g.w * g.c), "conv2d: lengths");
-    direct::input_grad(isa, g, w, dy, add)
+    match winograd::suits(g) {
+        true => winograd::input_grad(isa, g, w, dy, add),
+        false => direct::input_grad(isa, g, w, dy, add),
+    }
 }
 
 /// The gradient for `w`, `[o, kh, kw, c]`, of the output's gradient `dy`.
@@ -38,5 +45,8 @@ pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Opt
 /// If a slice has not its geometry's length.
 pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
     assert!(x.len() == g.n * g.h * g.w * g.c && dy.len() == g.n * g.oh * g.ow * g.o, "conv2d: lengths");
-    direct::weight_grad(isa, g, x, dy)
+    match winograd::suits(g) {
+        true => winograd::weight_grad(isa, g, x, dy),
+        false => direct_grad::weight_grad(isa, g, x, dy),
+    }
 }

@@ -5,16 +5,14 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::geometry::{Geometry, Phase, Source};
-use super::pack::{BLOCK, Packed};
+use super::pack::Packed;
 use super::portable;
 use crate::isa::Isa;
 
 /// The most output pixels of a task: few enough that their rows of sources and results stay in the second-level cache.
 pub(super) const TILE: usize = 240;
-/// Pixels whose products the weight gradient adds before it goes to the next tap.
-pub(super) const GRAD_TILE: usize = 128;
 /// Tasks that a call is cut into where its size allows, for even shares and for machines of many cores.
-const TASKS: usize = 32;
+pub(super) const TASKS: usize = 32;
 
 /// Where tasks write: each writes its own pixels, whole rows, and every row is written once.
 #[derive(Clone, Copy)]
@@ -30,6 +28,12 @@ unsafe impl Send for Rows {}
 unsafe impl Sync for Rows {}
 
 impl Rows {
+    /// The rows of `y`, whose capacity they fill.
+    pub(super) fn new(y: &mut Vec<f32>, rows: usize, width: usize) -> Self {
+        assert!(rows * width <= y.capacity());
+        Self { start: y.as_mut_ptr(), rows, width }
+    }
+
     /// The first element of a row.
     pub(super) fn row(self, row: usize) -> *mut f32 {
         assert!(row < self.rows);
@@ -50,7 +54,7 @@ pub(super) fn gather(
 ) -> Vec<f32> {
     let len = images * out_rows * outputs;
     let mut y: Vec<f32> = Vec::with_capacity(len);
-    let rows = Rows { start: y.as_mut_ptr(), rows: images * out_rows, width: outputs };
+    let rows = Rows::new(&mut y, images * out_rows, outputs);
     for (phase, weights) in phases {
         let pixels = images * phase.pixels;
         let identity = phase.is_identity() && source.width == weights.inputs;
@@ -113,12 +117,12 @@ pub(super) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Opt
 }
 
 /// Whether so few channels go with a tap that a copy with a border, where a kernel's row is one tap, is worth its time.
-fn borders(g: &Geometry) -> bool {
+pub(super) fn borders(g: &Geometry) -> bool {
     g.c < 16 && g.kw > 1
 }
 
 /// The images with `padding` zeros on each side.
-fn border(g: &Geometry, x: &[f32]) -> Vec<f32> {
+pub(super) fn border(g: &Geometry, x: &[f32]) -> Vec<f32> {
     let (width, row) = ((g.w + 2 * g.padding) * g.c, g.w * g.c);
     let mut out = vec![0f32; g.n * (g.h + 2 * g.padding) * width];
     out.par_chunks_mut((g.h + 2 * g.padding) * width).zip(x.par_chunks(g.h * row)).for_each(|(out, x)| {
@@ -127,45 +131,4 @@ fn border(g: &Geometry, x: &[f32]) -> Vec<f32> {
         }
     });
     out
-}
-
-/// The gradient for `w`, `[o, kh, kw, c]`, of the output's gradient `dy`.
-///
-/// # Panics
-/// If a slice has not its geometry's length.
-pub(super) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let taps = g.kh * g.kw;
-    assert!(x.len() == g.n * g.h * g.w * g.c && dy.len() == g.n * g.oh * g.ow * g.o, "conv2d: lengths");
-    let phase = g.forward_phase();
-    let pixels = g.n * phase.pixels;
-    // A task adds one chunk of pixels for one block of output channels. Enough tasks for many cores, but chunks long
-    // enough to be worth their partial sum. Both counts follow from shapes, so the order of the sum does too.
-    let blocks = g.o.div_ceil(BLOCK);
-    let chunks = 64usize.div_ceil(blocks).min(pixels.div_ceil(16 * GRAD_TILE)).max(1);
-    let chunk = pixels.div_ceil(chunks).next_multiple_of(GRAD_TILE);
-    let chunks = pixels.div_ceil(chunk);
-    let size = taps * g.c * BLOCK;
-    // [blocks][chunks][taps, c, BLOCK]
-    let mut partial = vec![0f32; blocks * chunks * size];
-    partial.par_chunks_mut(size).enumerate().for_each(|(task, sum)| {
-        let (block, part) = (task / chunks, task % chunks);
-        let pixels = part * chunk..((part + 1) * chunk).min(pixels);
-        let outputs = block * BLOCK..((block + 1) * BLOCK).min(g.o);
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: this set was detected; lengths were asserted above; `sum` has `[taps, c, BLOCK]` elements.
-            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { avx512::weight_grad(g, &phase, x, dy, pixels, outputs, sum) },
-            _ => portable::weight_grad(g, &phase, x, dy, pixels, outputs, sum),
-        }
-    });
-    let mut dw = vec![0f32; g.o * taps * g.c];
-    dw.par_chunks_mut(taps * g.c).enumerate().for_each(|(o, row)| {
-        let parts = &partial[o / BLOCK * chunks * size..][..chunks * size];
-        for part in parts.chunks_exact(size) {
-            for (v, &p) in row.iter_mut().zip(part[o % BLOCK..].iter().step_by(BLOCK)) {
-                *v += p;
-            }
-        }
-    });
-    dw
 }

@@ -7,13 +7,17 @@ mod avx512;
 mod bf16;
 mod cpu;
 mod direct;
+mod direct_grad;
 mod geometry;
+mod outer;
 mod pack;
 mod portable;
+mod reduce;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
@@ -30,6 +34,18 @@ const NAME: &str = "conv2d";
 /// to bf16 on the way) are added in f32 and the result is rounded once. The gradient of `w` is f32.
 ///
 /// The gradient of an input that no variable leads to (the images) is not computed.
+///
+/// # Which algorithm
+/// Shapes alone decide. 3x3 kernels of stride 1 with at least 32 channels on both sides, outputs that fill most of their 4x4
+/// tiles, and enough tiles to pay for transformed weights run by Winograd's algorithm F(4x4, 3x3), in all three passes; everything
+/// else is summed as the definition reads. Both are f32 throughout. The errors of Winograd's (root mean square, against f64) are
+/// about twice those of the plain sum: see `winograd/transform.rs`.
+///
+/// # NaN and infinity
+/// The plain sum does what IEEE says. Winograd's algorithm keeps every output non-finite that the definition makes so, but it may
+/// give NaN for an infinity, and a non-finite value makes all outputs of the 4x4 tiles that read it non-finite, up to 4 pixels
+/// away. A training step that looks for non-finite values finds them either way. Finite values beyond 1e36 may overflow in the
+/// transforms.
 ///
 /// # Errors
 /// If the ranks or channels do not fit, the padded image is smaller than the kernel, a size is 0, `x` is not

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::direct::{GRAD_TILE, Rows};
-use super::geometry::{Geometry, Phase, Source};
+use super::direct::Rows;
+use super::geometry::{Phase, Source};
 use super::pack::{BLOCK, Packed};
 use crate::matmul::{View, matmul};
 
@@ -68,28 +68,6 @@ pub(super) fn tile(
             }
             // SAFETY: the row has `outputs` values, of which only this task writes those of its blocks, in another allocation.
             unsafe { out.row(at).add(first).copy_from_nonoverlapping(row.as_ptr(), width) };
-        }
-    });
-}
-
-/// Adds to `sum`, `[taps, c, BLOCK]`, the products of these pixels' patches and gradients of these output channels.
-pub(super) fn weight_grad(
-    g: &Geometry,
-    phase: &Phase,
-    x: &[f32],
-    dy: &[f32],
-    pixels: Range<usize>,
-    outputs: Range<usize>,
-    sum: &mut [f32],
-) {
-    let inner = phase.taps.len() * g.c;
-    let source = Source { data: x, rows: g.h * g.w, width: g.c };
-    SCRATCH.with_borrow_mut(|(patches, _)| {
-        for start in pixels.clone().step_by(GRAD_TILE) {
-            let tile = start..(start + GRAD_TILE).min(pixels.end);
-            let a = View::rows(panel(patches, source, g.c, phase, tile.clone()), inner).t();
-            let b = View::rows(&dy[start * g.o + outputs.start..], g.o);
-            matmul(sum, BLOCK, true, 1.0, a, b, [inner, outputs.len(), tile.len()]);
         }
     });
 }
