@@ -1,10 +1,10 @@
-//! What ops on two sets of embeddings ask of their inputs.
+//! What ops on sets of embeddings ask of their inputs.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use crate::dense::input;
 
-/// `z1`, `z2` as contiguous tensors, when both are `[N, D]` of one shape, f32, with N >= 2 and D >= 1.
+/// `z1`, `z2` as contiguous f32 tensors, when both are `[N, D]` of one shape, f32 or bf16, with N >= 2 and D >= 1.
 pub(crate) fn pair(op: &str, z1: &Tensor, z2: &Tensor) -> Result<(Tensor, Tensor)> {
     if z1.dims() != z2.dims() {
         bail!("{op}: the two views must have one shape, are {:?} and {:?}", z1.dims(), z2.dims())
@@ -13,5 +13,45 @@ pub(crate) fn pair(op: &str, z1: &Tensor, z2: &Tensor) -> Result<(Tensor, Tensor
     if n < 2 || d == 0 {
         bail!("{op}: needs at least 2 rows and 1 column, got [{n}, {d}]")
     }
-    Ok((input(op, "z1", z1)?, input(op, "z2", z2)?))
+    Ok((rows(op, "z1", z1)?, rows(op, "z2", z2)?))
+}
+
+/// `z` as a contiguous f32 tensor: a loss of bf16 embeddings is that of their values in f32, and the gradient goes back
+/// through the conversion.
+pub(crate) fn rows(op: &str, name: &str, z: &Tensor) -> Result<Tensor> {
+    match z.dtype() {
+        DType::BF16 => input(op, name, &z.to_dtype(DType::F32)?),
+        _ => input(op, name, z),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Array;
+    use candle_core::Var;
+
+    /// Every loss of bf16 embeddings equals, bit for bit, that of the same values in f32; its gradient is the same, rounded.
+    #[test]
+    fn losses_take_bf16() -> Result<()> {
+        let queue = Array::random(&[9, 6], 3).tensor()?;
+        let losses: [&dyn Fn(&Tensor, &Tensor) -> Result<Tensor>; 3] =
+            [&|a, b| crate::nt_xent(a, b, 0.3), &|a, b| Ok(crate::barlow_twins(a, b, 0.1, 1e-5)?.total), &|a, b| {
+                crate::info_nce(a, b, &queue, 0.3)
+            }];
+        let z = |seed| Array::random(&[5, 6], seed).tensor()?.to_dtype(DType::BF16);
+        for loss in losses {
+            let narrow = [Var::from_tensor(&z(1)?)?, Var::from_tensor(&z(2)?)?];
+            let wide = [1, 2].map(|seed| Var::from_tensor(&z(seed).unwrap().to_dtype(DType::F32).unwrap()).unwrap());
+            let (a, b) = (loss(&narrow[0], &narrow[1])?, loss(&wide[0], &wide[1])?);
+            assert_eq!(a.to_scalar::<f32>()?.to_bits(), b.to_scalar::<f32>()?.to_bits());
+            let (a, b) = (a.backward()?, b.backward()?);
+            for (narrow, wide) in narrow.iter().zip(&wide) {
+                let (got, full) = (a.get(narrow).unwrap(), b.get(wide).unwrap());
+                assert_eq!(got.dtype(), DType::BF16);
+                assert_eq!(Array::of(got)?, Array::of(&full.to_dtype(DType::BF16)?)?);
+            }
+        }
+        Ok(())
+    }
 }

@@ -35,7 +35,7 @@ pub struct BarlowTwins {
 impl BarlowTwins {
     /// The loss of two views.
     ///
-    /// `z1`, `z2`: `[N, D]` f32, row i of both from the same image.
+    /// `z1`, `z2`: `[N, D]`, f32 or bf16, row i of both from the same image.
     ///
     /// Parts: `invariance` and `redundancy`, the two sums without lambda.
     ///

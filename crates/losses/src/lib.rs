@@ -4,9 +4,11 @@
 #![doc = include_str!("../README.md")]
 
 mod barlow_twins;
+mod info_nce;
 mod loss;
 mod nt_xent;
 
 pub use barlow_twins::{Balance, BarlowTwins};
+pub use info_nce::InfoNce;
 pub use loss::Loss;
 pub use nt_xent::NtXent;

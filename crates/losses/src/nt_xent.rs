@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use diptych_kernels::{l2_normalize, nt_xent};
 
 use crate::Loss;
+use crate::loss::{cosine, wide};
 
 /// NT-Xent: each of the 2N views must pick the other view of its image among the 2N - 1 other views.
 ///
@@ -23,7 +24,7 @@ pub struct NtXent {
 impl NtXent {
     /// The loss of two views.
     ///
-    /// `z1`, `z2`: `[N, D]` f32, any scale, row i of both from the same image; they are L2-normalized here. A row of
+    /// `z1`, `z2`: `[N, D]`, f32 or bf16, any scale, row i of both from the same image; they are L2-normalized here. A row of
     /// zeros normalizes to zeros and gets no gradient. Memory is O(N D).
     ///
     /// Parts: `positive_cosine`, the mean cosine similarity of the N pairs.
@@ -31,9 +32,10 @@ impl NtXent {
     /// # Errors
     /// If the shapes differ, N < 2, or the temperature is not positive and finite.
     pub fn loss(&self, z1: &Tensor, z2: &Tensor) -> Result<Loss> {
-        let total = nt_xent(z1, z2, self.temperature)?;
-        let cosine = (l2_normalize(&z1.detach())? * l2_normalize(&z2.detach())?)?.sum(1)?.mean_all()?;
-        Ok(Loss { total, parts: vec![("positive_cosine", cosine)] })
+        let (z1, z2) = (wide(z1)?, wide(z2)?);
+        let total = nt_xent(&z1, &z2, self.temperature)?;
+        let positive_cosine = cosine(&l2_normalize(&z1.detach())?, &l2_normalize(&z2.detach())?)?;
+        Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine)] })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use diptych_kernels::check::Array;
 use diptych_kernels::{cross_correlation, nt_xent};
-use diptych_losses::{Balance, BarlowTwins, Loss, NtXent};
+use diptych_losses::{Balance, BarlowTwins, InfoNce, Loss, NtXent};
 
 /// One case of the fixture.
 struct Case {
@@ -82,17 +82,48 @@ fn nt_xent_equals_pytorch() {
     check_nt_xent("nt_xent_301_6");
 }
 
-/// The form over columns: D < 2 N.
+fn check_info_nce(name: &'static str) {
+    let case = Case::load(name);
+    let (temperature, queue) = (case.number("parameter"), case.tensor("queue"));
+    case.check(|q, k| InfoNce { temperature }.loss(q, k, queue));
+}
+
+fn check_info_nce_among(name: &'static str) {
+    let case = Case::load(name);
+    let temperature = case.number("parameter");
+    case.check(|q, k| InfoNce { temperature }.loss_among(q, k, 0));
+}
+
+#[test]
+fn info_nce_equals_the_code_of_moco() {
+    check_info_nce("info_nce_1_3");
+    check_info_nce("info_nce_5_2");
+    check_info_nce("info_nce_33_17");
+    check_info_nce("info_nce_40_48");
+    check_info_nce("info_nce_301_6");
+}
+
+#[test]
+fn info_nce_among_equals_the_code_of_moco_v3() {
+    check_info_nce_among("info_nce_among_5_2");
+    check_info_nce_among("info_nce_among_33_17");
+    check_info_nce_among("info_nce_among_301_6");
+}
+
+/// The D x D form, up to D = N - 1.
 #[test]
 fn barlow_twins_equals_the_official_code() {
     check_barlow_twins("barlow_twins_8_4");
     check_barlow_twins("barlow_twins_33_17");
-    check_barlow_twins("barlow_twins_36_70");
+    check_barlow_twins("barlow_twins_18_17");
 }
 
-/// The form over rows: D >= 2 N.
+/// The N x N form, from D = N.
 #[test]
 fn barlow_twins_of_wide_embeddings_equals_the_official_code() {
+    check_barlow_twins("barlow_twins_17_17");
+    check_barlow_twins("barlow_twins_16_17");
+    check_barlow_twins("barlow_twins_36_70");
     check_barlow_twins("barlow_twins_5_11");
     check_barlow_twins("barlow_twins_16_90");
 }

@@ -115,7 +115,6 @@ pub(super) fn backward(saved: &Saved, a: &Input, b: &Input, lambda: f64, upstrea
             }
         }
     });
-    drop(outputs);
     [da, db]
 }
 

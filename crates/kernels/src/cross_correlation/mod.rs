@@ -15,6 +15,8 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, b
 use crate::dense::{Dense, slice};
 use crate::embeddings::pair;
 
+const NAME: &str = "barlow_twins";
+
 /// The Barlow Twins loss and its two terms.
 pub struct BarlowTwinsParts {
     /// `invariance + lambda * redundancy`, `[]` f32; the only one that carries gradients.
@@ -42,18 +44,46 @@ pub struct BarlowTwinsParts {
 /// If the shapes differ, N < 2, `lambda` is negative or not finite, `eps` is not positive and finite, or the tensors are
 /// not f32 on the CPU.
 pub fn barlow_twins(z1: &Tensor, z2: &Tensor, lambda: f64, eps: f64) -> Result<BarlowTwinsParts> {
-    let (z1, z2) = pair("barlow_twins", z1, z2)?;
-    if !(lambda.is_finite() && lambda >= 0.0) {
-        bail!("barlow_twins: lambda must not be negative, is {lambda}")
-    }
-    if !(eps.is_finite() && eps > 0.0) {
-        bail!("barlow_twins: eps must be positive and finite, is {eps}")
-    }
+    let (z1, z2) = check(z1, z2, lambda, eps)?;
     let saved = Arc::new(OnceLock::new());
     let total = z1.apply_op2(&z2, BarlowTwins { lambda, eps, saved: saved.clone() })?;
     let Some(saved) = saved.get() else { bail!("barlow_twins: the forward pass left no parts") };
-    let scalar = |v: f64| Tensor::new(v as f32, z1.device());
-    Ok(BarlowTwinsParts { total, invariance: scalar(saved.invariance)?, redundancy: scalar(saved.redundancy)? })
+    parts(saved, total)
+}
+
+/// [`barlow_twins`] and the gradients of its total for `z1` and `z2`, `[N, D]` f32, without a graph: Candle's would hold
+/// zeros and a sum beside each gradient.
+///
+/// # Errors
+/// As [`barlow_twins`].
+pub fn loss_and_gradients(z1: &Tensor, z2: &Tensor, lambda: f64, eps: f64) -> Result<(BarlowTwinsParts, [Tensor; 2])> {
+    let (z1, z2) = check(z1, z2, lambda, eps)?;
+    let (v1, v2) = (Dense::new(NAME, &z1)?, Dense::new(NAME, &z2)?);
+    let saved = cpu::forward(&v1, &v2, z1.dim(1)?, eps);
+    let [d1, d2] = cpu::backward(&saved, &v1, &v2, lambda, 1.0);
+    let total = Tensor::new(total(&saved, lambda), z1.device())?;
+    let tensor = |v| Tensor::from_vec(v, z1.shape(), z1.device());
+    Ok((parts(&saved, total)?, [tensor(d1)?, tensor(d2)?]))
+}
+
+fn check(z1: &Tensor, z2: &Tensor, lambda: f64, eps: f64) -> Result<(Tensor, Tensor)> {
+    if !(lambda.is_finite() && lambda >= 0.0) {
+        bail!("{NAME}: lambda must not be negative, is {lambda}")
+    }
+    if !(eps.is_finite() && eps > 0.0) {
+        bail!("{NAME}: eps must be positive and finite, is {eps}")
+    }
+    pair(NAME, z1, z2)
+}
+
+fn total(saved: &cpu::Saved, lambda: f64) -> f32 {
+    (saved.invariance + lambda * saved.redundancy) as f32
+}
+
+fn parts(saved: &cpu::Saved, total: Tensor) -> Result<BarlowTwinsParts> {
+    let scalar = |v: f64| Tensor::new(v as f32, total.device());
+    let (invariance, redundancy) = (scalar(saved.invariance)?, scalar(saved.redundancy)?);
+    Ok(BarlowTwinsParts { total, invariance, redundancy })
 }
 
 /// One application of the op; its forward pass leaves here what its backward pass needs.
@@ -69,9 +99,9 @@ impl CustomOp2 for BarlowTwins {
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (z1, z2) = (slice("barlow_twins", s1, l1)?, slice("barlow_twins", s2, l2)?);
+        let (z1, z2) = (slice(NAME, s1, l1)?, slice(NAME, s2, l2)?);
         let saved = cpu::forward(z1, z2, l1.dims()[1], self.eps);
-        let total = (saved.invariance + self.lambda * saved.redundancy) as f32;
+        let total = total(&saved, self.lambda);
         if self.saved.set(saved).is_err() {
             bail!("barlow-twins: one op value was applied twice")
         }
@@ -81,7 +111,7 @@ impl CustomOp2 for BarlowTwins {
     fn bwd(&self, z1: &Tensor, z2: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let Some(saved) = self.saved.get() else { bail!("barlow-twins: backward before forward") };
         let upstream = upstream.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        let (v1, v2) = (Dense::new("barlow_twins", z1)?, Dense::new("barlow_twins", z2)?);
+        let (v1, v2) = (Dense::new(NAME, z1)?, Dense::new(NAME, z2)?);
         let [d1, d2] = cpu::backward(saved, &v1, &v2, self.lambda, upstream);
         let tensor = |v| Tensor::from_vec(v, z1.shape(), z1.device());
         Ok((Some(tensor(d1)?), Some(tensor(d2)?)))
