@@ -4,8 +4,7 @@
 //! stride of a bottleneck on its 3x3 convolution (v1.5). There is no `fc`: the representation is the pooled C5.
 
 use candle_core::{Result, Tensor};
-use diptych_kernels::{global_avg_pool, max_pool2d};
-use diptych_nn::{Backbone, BatchNorm, Conv2d, Scope};
+use diptych_nn::{Backbone, BatchNorm, Conv2d, Scope, Tape, Value, global_avg_pool, max_pool2d, segment};
 
 use crate::{Architecture, BlockKind, Stem};
 
@@ -53,15 +52,19 @@ impl Block {
         Ok(Self { body, downsample })
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    fn record(&self, tape: &mut Tape, x: &Value) -> Result<Value> {
         let shortcut = match &self.downsample {
-            Some((conv, bn)) => &bn.forward(&conv.forward(x, train)?, train)?,
+            Some((conv, bn)) => {
+                let y = conv.record(tape, x)?;
+                &bn.record(tape, y, None, false)?
+            }
             None => x,
         };
         let mut y = x.clone();
         for (i, (conv, bn)) in self.body.iter().enumerate() {
             let residual = (i + 1 == self.body.len()).then_some(shortcut);
-            y = bn.forward_with(&conv.forward(&y, train)?, residual, true, train)?;
+            let sum = conv.record(tape, &y)?;
+            y = bn.record(tape, sum, residual, true)?;
         }
         Ok(y)
     }
@@ -92,30 +95,39 @@ impl ResNet {
         }
         Ok(Self { stem: architecture.stem, conv1, bn1, layers, out_dim: architecture.out_dim() })
     }
+
+    /// Everything before the first layer.
+    fn stem(&self, tape: &mut Tape, x: &Value) -> Result<Value> {
+        if x.tensor().rank() != 4 || x.tensor().dims()[3] != 3 {
+            candle_core::bail!("a ResNet takes images [N, H, W, 3], got {:?}", x.tensor().dims())
+        }
+        let y = self.conv1.record(tape, x)?;
+        let y = self.bn1.record(tape, y, None, true)?;
+        if self.stem == Stem::Imagenet { max_pool2d(tape, &y, 3, 2, 1) } else { Ok(y) }
+    }
+}
+
+/// The blocks of a layer in turn.
+fn blocks(layer: &[Block], tape: &mut Tape, x: Value) -> Result<Value> {
+    layer.iter().try_fold(x, |x, block| block.record(tape, &x))
 }
 
 impl Backbone for ResNet {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let stages = self.stages(x, train)?;
-        match stages.last() {
-            Some(c5) => global_avg_pool(c5),
-            None => candle_core::bail!("a ResNet has at least one layer"),
-        }
+        segment(x, train, |tape, x| {
+            let mut y = self.stem(tape, &x)?;
+            for layer in &self.layers {
+                y = blocks(layer, tape, y)?;
+            }
+            global_avg_pool(tape, &y)
+        })
     }
 
     fn stages(&self, x: &Tensor, train: bool) -> Result<Vec<Tensor>> {
-        if x.rank() != 4 || x.dims()[3] != 3 {
-            candle_core::bail!("a ResNet takes images [N, H, W, 3], got {:?}", x.dims())
-        }
-        let mut y = self.bn1.forward_with(&self.conv1.forward(x, train)?, None, true, train)?;
-        if self.stem == Stem::Imagenet {
-            y = max_pool2d(&y, 3, 2, 1)?;
-        }
+        let mut y = segment(x, train, |tape, x| self.stem(tape, &x))?;
         let mut stages = Vec::with_capacity(4);
         for layer in &self.layers {
-            for block in layer {
-                y = block.forward(&y, train)?;
-            }
+            y = segment(&y, train, |tape, x| blocks(layer, tape, x))?;
             stages.push(y.clone());
         }
         Ok(stages)
@@ -183,7 +195,7 @@ mod tests {
     fn blocks_start_as_the_identity_when_asked() -> Result<()> {
         let x = Init::Normal(1.0).draw(&[2, 8, 8, 3], 3, "images", &Device::Cpu)?;
         let (store, net) = build("resnet_tiny", |a| a.zero_init_residual = true)?;
-        let stem = net.bn1.forward_with(&net.conv1.forward(&x, false)?, None, true, false)?;
+        let stem = segment(&x, false, |tape, x| net.stem(tape, &x))?;
         let gap = (net.stages(&x, false)?[0].clone() - stem)?.abs()?.max_all()?.to_scalar::<f32>()?;
         assert_eq!(gap, 0.0);
         assert_eq!(store.get("layer3.0.bn2.weight").unwrap().var.to_vec1::<f32>()?[0], 0.0);

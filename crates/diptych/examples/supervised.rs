@@ -11,7 +11,7 @@ use candle_nn::ops::log_softmax;
 use diptych::augment::{Recipe as Augment, ViewOverrides};
 use diptych::backbones::ResNet;
 use diptych::data::{Loader, LoaderConfig, Synthetic, eval_batches, synthetic::Split};
-use diptych::nn::{Backbone, Group, Linear, ParamStore};
+use diptych::nn::{Backbone, Group, Linear, ParamStore, backward};
 use diptych::optim::{Optimizer, Rules, Schedule, Sgd, WarmupCosine};
 use diptych::trainer::Recipe;
 
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         let logits = head.forward(&backbone.forward_t(&batch.views.0[0], true)?, true)?;
         let picked = log_softmax(&logits, D::Minus1)?.gather(&labels.unsqueeze(1)?, 1)?;
         let loss = picked.mean_all()?.neg()?;
-        optimizer.step(&params, &loss.backward()?, schedule.at(step as u64))?;
+        optimizer.step(&params, &backward(&loss)?, schedule.at(step as u64))?;
         if step % 50 == 0 {
             println!("step {step} of {steps}: loss {:.3}", loss.to_scalar::<f32>()?);
         }

@@ -1,7 +1,7 @@
 //! A multi-layer perceptron from a list of blocks.
 
 use candle_core::{Result, Tensor, bail};
-use diptych_nn::{BatchNorm, Linear, Scope};
+use diptych_nn::{BatchNorm, Linear, Scope, segment};
 
 /// The normalization after a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +77,17 @@ impl Mlp {
     /// # Errors
     /// If the widths differ.
     pub fn forward(&self, h: &Tensor, train: bool) -> Result<Tensor> {
-        let mut x = h.clone();
-        for (linear, norm, relu) in &self.layers {
-            x = linear.forward(&x, train)?;
-            x = match norm {
-                Some(norm) => norm.forward_with(&x, None, *relu, train)?,
-                None if *relu => diptych_kernels::relu(&x)?,
-                None => x,
-            };
-        }
-        Ok(x)
+        segment(h, train, |tape, mut x| {
+            for (linear, norm, relu) in &self.layers {
+                x = linear.record(tape, &x)?;
+                x = match norm {
+                    Some(norm) => norm.record(tape, x, None, *relu)?,
+                    None if *relu => diptych_nn::relu(tape, &x)?,
+                    None => x,
+                };
+            }
+            Ok(x)
+        })
     }
 
     /// O, the width of the last block; the input's width if there is none.

@@ -8,13 +8,15 @@ mod layers;
 mod param;
 mod scope;
 mod store;
+mod tape;
 mod var_builder;
 
 pub use backbone::Backbone;
 pub use batch::{Batch, Views};
 pub use init::Init;
-pub use layers::{BatchNorm, Conv2d, Linear};
+pub use layers::{BatchNorm, Conv2d, Linear, global_avg_pool, max_pool2d, relu};
 pub use param::{Group, Param, Role};
 pub use scope::Scope;
 pub use store::{Layout, ParamStore};
+pub use tape::{Tape, Value, activation_bytes, backward, segment};
 pub use var_builder::var_builder;

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use diptych_methods::Entry;
-use diptych_nn::{Batch, Init, Views};
+use diptych_nn::{Batch, Init, Views, activation_bytes, backward};
 
 use crate::{Recipe, setup};
 
@@ -27,15 +27,13 @@ pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::
     let mut images = whole.min(4);
     loop {
         let views = (0..entry.views as u64)
-            .map(|view| Init::Normal(1.0).draw(&[images, size, size, 3], view, "trial", device)?.to_dtype(DType::F32))
+            .map(|view| Init::Normal(1.0).draw(&[images, size, size, 3], view, "trial", device))
             .collect::<candle_core::Result<_>>()?;
-        let batch = Batch { views: Views(views), labels: None, index: (0..images as u32).collect() };
+        let views = Views(views).to_dtype(recipe.trainer.precision.dtype())?;
+        let batch = Batch { views, labels: None, index: (0..images as u32).collect() };
         let started = Instant::now();
-        let loss = method.forward(&batch)?.loss.total;
-        let bytes: usize =
-            loss.sorted_nodes().iter().map(|node| node.elem_count() * node.dtype().size_in_bytes()).sum();
-        let parameters: usize = method.params().iter().map(|(_, param)| param.var.elem_count() * 4).sum();
-        loss.backward()?;
+        let (forward, bytes) = activation_bytes(|| method.forward(&batch));
+        backward(&forward?.loss.total)?;
         let seconds = started.elapsed().as_secs_f64();
         // A handful of images says little about a large batch; go on while it is cheap.
         if images < whole.min(64) && seconds < 0.5 {
@@ -43,7 +41,7 @@ pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::
             continue;
         }
         let share = whole as f64 / images as f64;
-        let activations = (bytes.saturating_sub(parameters) as f64 * share) as u64;
+        let activations = (bytes as f64 * share) as u64;
         return Ok(Trial { seconds: seconds * share, activations });
     }
 }

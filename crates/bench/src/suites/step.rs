@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use diptych_backbones::{BackboneConfig, ResNet, StemChoice};
 use diptych_methods::{Build, Method, Step, find};
-use diptych_nn::{Backbone, Batch, Layout, Role, Scope, Views};
+use diptych_nn::{Backbone, Batch, Layout, Role, Scope, Views, backward};
 use diptych_optim::{Optimizer, Rules, Sgd};
 use serde_json::{Value, json};
 
@@ -159,7 +159,7 @@ impl Running {
         self.method.before_step(at)?;
         let forward = self.method.forward(&self.batch)?;
         let loss = forward.loss.total.to_scalar::<f32>()?;
-        let gradients = forward.loss.total.backward()?;
+        let gradients = backward(&forward.loss.total)?;
         drop(forward);
         let mut found = Vec::new();
         if norms {

@@ -1,10 +1,10 @@
 //! Batch norm with what usually follows it: a residual sum and a ReLU.
 
 use candle_core::{Result, Tensor, Var, bail};
-use diptych_kernels::batch_norm::{Options, batch_norm_train_with, update_running};
+use diptych_kernels::batch_norm::{self, Forward, Options, update_running};
+use diptych_kernels::batch_norm_eval;
 
-use super::value;
-use crate::{Init, Role, Scope};
+use crate::{Init, Role, Scope, Tape, Value, segment};
 
 /// Batch norm over all but the last dimension, with PyTorch's names and constants (momentum 0.1, eps 1e-5).
 #[derive(Clone, Debug)]
@@ -51,41 +51,66 @@ impl BatchNorm {
         self
     }
 
-    /// Normalizes `x` `[.., C]`.
+    /// Normalizes `x` `[.., C]`, as a segment of its own.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        segment(x, train, |tape, x| self.record(tape, x, None, false))
+    }
+
+    /// Normalizes `x` `[.., C]` on a tape, adds `residual` (of `x`'s shape), and applies ReLU if `relu`, in one op.
+    ///
+    /// In training the batch's statistics are used and the running ones move towards them, the variance by its
+    /// unbiased estimate, as PyTorch does. `x` is given away: its memory becomes its gradient's.
     ///
     /// # Errors
     /// If the channels differ, the images do not divide into the groups, or a training batch holds a single value per channel.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.forward_with(x, None, false, train)
-    }
-
-    /// Normalizes, adds `residual` (of `x`'s shape), and applies ReLU if `relu`, in one op.
-    ///
-    /// In training the batch's statistics are used and the running ones move towards them, the variance by its
-    /// unbiased estimate, as PyTorch does.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn forward_with(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool, train: bool) -> Result<Tensor> {
-        let gamma = self.gamma.as_ref().map(|v| value(v, train));
-        let beta = self.beta.as_ref().map(|v| value(v, train));
-        let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
-        if !train {
+    pub fn record(&self, tape: &mut Tape, x: Value, residual: Option<&Value>, relu: bool) -> Result<Value> {
+        let channels = x.tensor().dims().last().copied().unwrap_or(1).max(1);
+        let constant = |var: &Option<Var>, value: f64| match var {
+            Some(var) => Ok(var.as_detached_tensor()),
+            None => Tensor::full(value as f32, channels, x.tensor().device()),
+        };
+        let (gamma, beta) = (constant(&self.gamma, 1.0)?, constant(&self.beta, 0.0)?);
+        let residual_values = residual.map(Value::tensor);
+        if !tape.train() {
             let mean = self.running_mean.as_detached_tensor();
             let var = self.running_var.as_detached_tensor();
-            return diptych_kernels::batch_norm_eval(x, gamma, beta, &mean, &var, residual, relu, self.eps);
+            let (gamma, beta) = (Some(&gamma), Some(&beta));
+            let y = batch_norm_eval(x.tensor(), gamma, beta, &mean, &var, residual_values, relu, self.eps)?;
+            return Ok(tape.push(y, &[], |_| |_, _: &mut _| Ok(())));
         }
-        let count = x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1) / self.groups.max(1);
+        let count = x.tensor().elem_count() / channels / self.groups.max(1);
         if count < 2 {
             bail!(
                 "batch norm in training needs more than one value per channel, x has shape {:?} and {} groups",
-                x.dims(),
+                x.tensor().dims(),
                 self.groups
             )
         }
         let options = Options { eps: self.eps, relu, groups: self.groups, ..Options::default() };
-        let out = batch_norm_train_with(x, gamma, beta, residual, &options)?;
-        update_running(&self.running_mean, &self.running_var, &out.mean, &out.var, out.rows, self.momentum)?;
-        Ok(out.y)
+        let Forward { y, saved, mean, var, rows } =
+            batch_norm::forward(x.tensor(), &gamma, &beta, residual_values, &options)?;
+        update_running(&self.running_mean, &self.running_var, &mean, &var, rows, self.momentum)?;
+        let params: Vec<&Var> = self.gamma.iter().chain(&self.beta).collect();
+        Ok(tape.push(y, &params, |y| {
+            let (gamma_var, beta_var, y) = (self.gamma.clone(), self.beta.clone(), y.clone());
+            let residual = residual.map(Value::node);
+            move |dy, gradients| {
+                let node = x.node();
+                let back = batch_norm::backward(&saved, x.into_owned()?, y.tensor(), dy, &gamma, residual.is_some())?;
+                if let Some(var) = gamma_var {
+                    gradients.param(&var, back.dgamma);
+                }
+                if let Some(var) = beta_var {
+                    gradients.param(&var, back.dbeta);
+                }
+                if let (Some(node), Some(gradient)) = (residual, back.dresidual) {
+                    gradients.add(node, gradient)?;
+                }
+                gradients.add(node, back.dx)
+            }
+        }))
     }
 }

@@ -1,9 +1,9 @@
 //! A convolution without bias, channels last.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var, bail};
+use diptych_kernels::conv2d;
 
-use super::value;
-use crate::{Init, Role, Scope};
+use crate::{Init, Role, Scope, Tape, Value, segment};
 
 /// `[N, H, W, I]` to `[N, H', W', O]`; the weight is `[O, k, k, I]` in memory and `weight` by name.
 #[derive(Clone, Debug)]
@@ -31,11 +31,34 @@ impl Conv2d {
         Ok(Self { weight, stride, padding })
     }
 
-    /// Convolves `x` `[N, H, W, I]`.
+    /// Convolves `x` `[N, H, W, I]`, as a segment of its own.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        segment(x, train, |tape, x| self.record(tape, &x))
+    }
+
+    /// Convolves `x` `[N, H, W, I]` on a tape.
     ///
     /// # Errors
     /// If the channels differ or the kernel is larger than the padded image.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        diptych_kernels::conv2d(x, &value(&self.weight, train), self.stride, self.padding)
+    pub fn record(&self, tape: &mut Tape, x: &Value) -> Result<Value> {
+        let (stride, padding) = (self.stride, self.padding);
+        let w = self.weight.as_detached_tensor();
+        let y = conv2d::forward(x.tensor(), &w, stride, padding)?;
+        Ok(tape.push(y, &[&self.weight], |_| {
+            let (var, x) = (self.weight.clone(), x.clone());
+            move |dy, gradients| {
+                let (input, node) = (x.tensor().dims4()?, x.node());
+                let &[_, height, width, _] = w.dims() else { bail!("a convolution's weight is {:?}", w.shape()) };
+                gradients.param(&var, conv2d::weight_grad(x.tensor(), &dy, [height, width], stride, padding)?);
+                drop(x);
+                let Some(node) = node else { return Ok(()) };
+                let add = gradients.take(node);
+                let dx = conv2d::input_grad(&w, &dy, input.into(), stride, padding, add.as_ref())?;
+                gradients.add(Some(node), dx)
+            }
+        }))
     }
 }

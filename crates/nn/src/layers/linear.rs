@@ -1,9 +1,9 @@
 //! A linear layer, `y = x W^T + b`.
 
 use candle_core::{Result, Tensor, Var};
+use diptych_kernels::linear;
 
-use super::value;
-use crate::{Init, Role, Scope};
+use crate::{Init, Role, Scope, Tape, Value, segment};
 
 /// `[N, I]` to `[N, O]`; the weight is `[O, I]`.
 #[derive(Clone, Debug)]
@@ -24,12 +24,36 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// Maps `x` `[N, I]`.
+    /// Maps `x` `[N, I]`, as a segment of its own.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        segment(x, train, |tape, x| self.record(tape, &x))
+    }
+
+    /// Maps `x` `[N, I]` on a tape.
     ///
     /// # Errors
     /// If the widths differ.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| value(bias, train));
-        diptych_kernels::linear(x, &value(&self.weight, train), bias.as_ref())
+    pub fn record(&self, tape: &mut Tape, x: &Value) -> Result<Value> {
+        let w = self.weight.as_detached_tensor();
+        let bias = self.bias.as_ref().map(|bias| bias.as_detached_tensor());
+        let y = linear::linear(x.tensor(), &w, bias.as_ref())?;
+        let mut params = vec![&self.weight];
+        params.extend(&self.bias);
+        Ok(tape.push(y, &params, |_| {
+            let (weight, bias, x) = (self.weight.clone(), self.bias.clone(), x.clone());
+            move |dy, gradients| {
+                gradients.param(&weight, linear::weight_grad(x.tensor(), &dy)?);
+                if let Some(bias) = &bias {
+                    gradients.param(bias, linear::bias_grad(&dy)?);
+                }
+                match x.node() {
+                    node @ Some(_) => gradients.add(node, linear::input_grad(&w, &dy)?),
+                    None => Ok(()),
+                }
+            }
+        }))
     }
 }
