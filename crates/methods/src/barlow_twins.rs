@@ -2,7 +2,7 @@
 //!
 //! Two views of each image go through one network; the cross-correlation of the two embeddings is pulled to the identity.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use diptych_augment::Recipe;
 use diptych_heads::{Mlp, projector};
 use diptych_losses::{Balance, BarlowTwins as Objective};
@@ -77,7 +77,7 @@ impl BarlowTwins {
 
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
         let h = self.backbone.forward_t(x, true)?;
-        self.projector.forward(&h, true)
+        self.projector.forward(&h, true)?.to_dtype(DType::F32)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Two views of each image go through one network; each view must find its partner among all other views of the batch.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use diptych_augment::Recipe;
 use diptych_heads::{Mlp, projector};
 use diptych_losses::NtXent;
@@ -93,7 +93,7 @@ impl SimClr {
 
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
         let h = self.backbone.forward_t(x, true)?;
-        self.projector.forward(&h, true)
+        self.projector.forward(&h, true)?.to_dtype(DType::F32)
     }
 }
 

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use diptych_backbones::{Input, describe, pretrained};
 use diptych_data::{Cached, Dataset, Loader, LoaderConfig, Skipped};
 use diptych_methods::Step;
-use diptych_nn::Batch;
+use diptych_nn::{Batch, backward};
 use serde_json::Value;
 
 use crate::log::{EventWriter, MetricsLog, Progress, Row, Tick, metrics, replace_file};
@@ -150,7 +150,8 @@ impl Session {
         }
         while let Some(batch) = loader.next() {
             self.note_skipped(loader.take_skipped())?;
-            let batch = batch.context("the data can't be read")?;
+            let mut batch = batch.context("the data can't be read")?;
+            batch.views = batch.views.to_dtype(run.recipe.trainer.precision.dtype())?;
             if let Some(reason) = self.step(run, &batch, loader.wait_seconds())? {
                 return Ok(End::Stop(reason));
             }
@@ -190,7 +191,7 @@ impl Session {
         if let Some(reason) = bad_loss(index, loss) {
             return Ok(Some(reason));
         }
-        let gradients = forward.loss.total.backward()?;
+        let gradients = backward(&forward.loss.total)?;
         let lr = run.schedule.at(index);
         if let Some(name) = run.optimizer.step(run.method.params(), &gradients, lr)? {
             return Ok(Some(bad_gradient(index, &name)));

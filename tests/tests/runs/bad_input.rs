@@ -89,7 +89,7 @@ fn accumulation_with_a_loss_that_compares_the_batch() {
 fn what_this_build_cannot_do() {
     refused("--device cuda", &["CUDA"]);
     refused("--device tpu", &["tpu"]);
-    refused("--precision bf16", &["f32"]);
+    refused("--precision tf32", &["CUDA", "bf16"]);
     refused("--ranks 2", &["--ranks"]);
 }
 

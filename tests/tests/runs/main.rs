@@ -7,6 +7,7 @@ mod disk;
 mod evaluate;
 #[cfg(unix)]
 mod kill;
+mod precision;
 mod resume;
 #[cfg(unix)]
 mod signals;

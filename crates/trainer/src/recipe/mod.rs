@@ -7,6 +7,7 @@ mod defaults;
 mod explain;
 mod merge;
 
+use candle_core::DType;
 use diptych_augment as augment;
 use diptych_backbones::BackboneConfig;
 use diptych_optim::OptimConfig;
@@ -67,7 +68,7 @@ pub struct TrainerConfig {
     pub epochs: u64,
     /// Images in a step, over all ranks.
     pub batch_size: usize,
-    /// `f32`; `tf32` and `bf16` are for devices that have them.
+    /// `f32` or `bf16`; `tf32` is for devices that have it.
     pub precision: Precision,
     /// The seed of all randomness.
     pub seed: u64,
@@ -101,8 +102,18 @@ pub enum Precision {
     F32,
     /// 32-bit storage, products of tensor-core precision.
     Tf32,
-    /// 16-bit activations with 32-bit master weights.
+    /// 16-bit activations and their gradients; parameters, their gradients, statistics and losses stay in 32 bits.
     Bf16,
+}
+
+impl Precision {
+    /// The type of a step's images, which decides that of all activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 | Self::Tf32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }
 
 /// What happens when the embeddings collapse.
@@ -171,8 +182,8 @@ impl Recipe {
         if !(0.0..=1.0).contains(&data.max_error_share) {
             bad_input!("data.max_error_share is a share from 0 to 1, it is {}", data.max_error_share);
         }
-        if trainer.precision != Precision::F32 {
-            bad_input!("trainer.precision: this build computes in f32 only; use --precision f32");
+        if trainer.precision == Precision::Tf32 {
+            bad_input!("trainer.precision = tf32 is a mode of CUDA devices; on the CPU use --precision f32 or bf16");
         }
         Ok(())
     }
