@@ -6,6 +6,7 @@ use crate::check::{Array, Tolerance, check_op};
 use candle_core::{DType, Device, Var};
 
 mod explicit;
+mod precision;
 
 const EPS: f64 = 1e-5;
 
