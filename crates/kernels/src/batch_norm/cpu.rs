@@ -7,7 +7,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::cut::Cut;
+use super::cut::{Cut, prefetch, strips};
 use crate::dense::Element;
 use crate::isa::multiversion;
 
@@ -74,16 +74,23 @@ multiversion! {
     ) {
         let wide = mean.len();
         for ((x, residual), out) in x.chunks(wide).zip(residual.chunks(wide)).zip(out.chunks_mut(wide)) {
-            let n = x.len();
-            let (residual, out) = (&residual[..n], &mut out[..n]);
-            let (mean, scale, offset) = (&mean[..n], &scale[..n], &offset[..n]);
-            for i in 0..n {
-                let mut y = normalize(x[i].widen(), mean[i], scale[i], offset[i]);
+            for strip in strips(x.len()) {
+                let (x, residual, out) = (&x[strip.clone()], &residual[strip.clone()], &mut out[strip.clone()]);
+                prefetch(x);
                 if RESIDUAL {
-                    y += residual[i].widen();
+                    prefetch(residual);
                 }
-                // A NaN stays a NaN.
-                out[i].write(T::narrow(if RELU && y <= 0.0 { 0.0 } else { y }));
+                let n = x.len();
+                let (residual, out) = (&residual[..n], &mut out[..n]);
+                let (mean, scale, offset) = (&mean[strip.clone()][..n], &scale[strip.clone()][..n], &offset[strip][..n]);
+                for i in 0..n {
+                    let mut y = normalize(x[i].widen(), mean[i], scale[i], offset[i]);
+                    if RESIDUAL {
+                        y += residual[i].widen();
+                    }
+                    // A NaN stays a NaN.
+                    out[i].write(T::narrow(if RELU && y <= 0.0 { 0.0 } else { y }));
+                }
             }
         }
     }
@@ -171,15 +178,21 @@ multiversion! {
     ) {
         let wide = mean.len();
         for (dy, x) in dy.chunks(wide).zip(x.chunks(wide)) {
-            let n = dy.len();
-            let (x, mean, scale, offset) = (&x[..n], &mean[..n], &scale[..n], &offset[..n]);
-            let (first, second) = (&mut first[..n], &mut second[..n]);
-            for i in 0..n {
-                let (g, x) = (dy[i].widen(), x[i].widen());
-                let off = RELU && normalize(x, mean[i], scale[i], offset[i]) <= T::VANISHING;
-                let g = if off { 0.0 } else { g };
-                first[i] += g;
-                second[i] += g * (x - mean[i]);
+            for strip in strips(dy.len()) {
+                let (dy, x) = (&dy[strip.clone()], &x[strip.clone()]);
+                prefetch(dy);
+                prefetch(x);
+                let n = dy.len();
+                let (x, mean) = (&x[..n], &mean[strip.clone()][..n]);
+                let (scale, offset) = (&scale[strip.clone()][..n], &offset[strip.clone()][..n]);
+                let (first, second) = (&mut first[strip.clone()][..n], &mut second[strip][..n]);
+                for i in 0..n {
+                    let (g, x) = (dy[i].widen(), x[i].widen());
+                    let off = RELU && normalize(x, mean[i], scale[i], offset[i]) <= T::VANISHING;
+                    let g = if off { 0.0 } else { g };
+                    first[i] += g;
+                    second[i] += g * (x - mean[i]);
+                }
             }
         }
     }
@@ -190,14 +203,20 @@ multiversion! {
     ) {
         let wide = mean.len();
         for ((dy, y), x) in dy.chunks_mut(wide).zip(y.chunks(wide)).zip(x.chunks(wide)) {
-            let n = dy.len();
-            let (y, x, mean) = (&y[..n], &x[..n], &mean[..n]);
-            let (first, second) = (&mut first[..n], &mut second[..n]);
-            for i in 0..n {
-                let g = if y[i].widen() <= 0.0 { 0.0 } else { dy[i].widen() };
-                dy[i] = T::narrow(g);
-                first[i] += g;
-                second[i] += g * (x[i].widen() - mean[i]);
+            for strip in strips(dy.len()) {
+                let (dy, y, x) = (&mut dy[strip.clone()], &y[strip.clone()], &x[strip.clone()]);
+                prefetch(dy);
+                prefetch(y);
+                prefetch(x);
+                let n = dy.len();
+                let (y, x, mean) = (&y[..n], &x[..n], &mean[strip.clone()][..n]);
+                let (first, second) = (&mut first[strip.clone()][..n], &mut second[strip][..n]);
+                for i in 0..n {
+                    let g = if y[i].widen() <= 0.0 { 0.0 } else { dy[i].widen() };
+                    dy[i] = T::narrow(g);
+                    first[i] += g;
+                    second[i] += g * (x[i].widen() - mean[i]);
+                }
             }
         }
     }
@@ -261,18 +280,24 @@ impl InputGradient {
 }
 
 multiversion! {
-    fn input_gradient<type T: Element, const RELU: bool>(dy: &[T], x: &mut [T], gradient: &InputGradient) {
-        let wide = gradient.mean.len();
+    fn input_gradient<type T: Element, const RELU: bool>(dy: &[T], x: &mut [T], g: &InputGradient) {
+        let wide = g.mean.len();
         for (dy, x) in dy.chunks(wide).zip(x.chunks_mut(wide)) {
-            let n = dy.len();
-            let (x, mean) = (&mut x[..n], &gradient.mean[..n]);
-            let (forward, offset) = (&gradient.forward[..n], &gradient.offset[..n]);
-            let (scale, slope, shift) = (&gradient.scale[..n], &gradient.slope[..n], &gradient.shift[..n]);
-            for i in 0..n {
-                let (g, v) = (dy[i].widen(), x[i].widen());
-                let off = RELU && normalize(v, mean[i], forward[i], offset[i]) <= T::VANISHING;
-                let g = if off { 0.0 } else { g };
-                x[i] = T::narrow(g * scale[i] - shift[i] - (v - mean[i]) * slope[i]);
+            for strip in strips(dy.len()) {
+                let (dy, x) = (&dy[strip.clone()], &mut x[strip.clone()]);
+                prefetch(dy);
+                prefetch(x);
+                let n = dy.len();
+                let x = &mut x[..n];
+                let (mean, forward) = (&g.mean[strip.clone()][..n], &g.forward[strip.clone()][..n]);
+                let (offset, scale) = (&g.offset[strip.clone()][..n], &g.scale[strip.clone()][..n]);
+                let (slope, shift) = (&g.slope[strip.clone()][..n], &g.shift[strip][..n]);
+                for i in 0..n {
+                    let (d, v) = (dy[i].widen(), x[i].widen());
+                    let off = RELU && normalize(v, mean[i], forward[i], offset[i]) <= T::VANISHING;
+                    let d = if off { 0.0 } else { d };
+                    x[i] = T::narrow(d * scale[i] - shift[i] - (v - mean[i]) * slope[i]);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! shape, never of the number of threads.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -10,7 +11,7 @@ const CHUNK: usize = 1 << 16;
 /// Wide rows that are summed in f32 before the sums move to f64.
 const BLOCK: usize = 64;
 /// Least width of a wide row.
-const WIDTH: usize = 64;
+const WIDTH: usize = 256;
 /// Least number of wide rows of a task: below that the sums per channel would cost as much as the rows.
 const ROWS: usize = 32;
 
@@ -89,4 +90,28 @@ pub(super) unsafe fn filled<T>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<T
     // SAFETY: the capacity is at least `len`, and the caller promises that `fill` wrote all of it.
     unsafe { out.set_len(len) };
     out
+}
+
+/// How far ahead of their use values are asked for, in bytes: the hardware's own prefetching stops at the end of a page.
+const AHEAD: usize = 4096;
+/// Values that are worked on between two prefetches: more at once than a core has buffers for would stall it.
+const STRIP: usize = 256;
+
+/// The parts of a row of `len` values that are worked on at a time.
+#[inline(always)]
+pub(super) fn strips(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(STRIP).map(move |start| start..len.min(start + STRIP))
+}
+
+/// Asks for the memory [`AHEAD`] of some values.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(values)).step_by(64) {
+        let address = values.as_ptr().wrapping_byte_add(AHEAD + line);
+        // SAFETY: a prefetch reads nothing that the program could see, and never faults, whatever the address.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }

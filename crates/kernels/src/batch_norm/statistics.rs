@@ -3,7 +3,7 @@
 //! Each block of rows is summed in f32 around its own first row, turned into (count, mean, M2) in f64 and merged by Chan's
 //! formula (Chan, Golub, LeVeque 1983). Blocks and the order of merging depend on the shape alone.
 
-use super::cut::Cut;
+use super::cut::{Cut, prefetch, strips};
 use crate::dense::Element;
 use crate::isa::multiversion;
 
@@ -83,12 +83,18 @@ multiversion! {
             let (a, rest) = quad.split_at(wide);
             let (b, rest) = rest.split_at(wide);
             let (c, d) = rest.split_at(wide);
-            let d = &d[..wide];
-            for i in 0..wide {
-                let (a, b) = (a[i].widen() - shift[i], b[i].widen() - shift[i]);
-                let (c, d) = (c[i].widen() - shift[i], d[i].widen() - shift[i]);
-                first[i] += (a + b) + (c + d);
-                second[i] += (a * a + b * b) + (c * c + d * d);
+            for strip in strips(wide) {
+                let (a, b, c, d) = (&a[strip.clone()], &b[strip.clone()], &c[strip.clone()], &d[strip.clone()]);
+                [a, b, c, d].map(prefetch);
+                let n = a.len();
+                let (b, c, d, shift) = (&b[..n], &c[..n], &d[..n], &shift[strip.clone()][..n]);
+                let (first, second) = (&mut first[strip.clone()][..n], &mut second[strip][..n]);
+                for i in 0..n {
+                    let (a, b) = (a[i].widen() - shift[i], b[i].widen() - shift[i]);
+                    let (c, d) = (c[i].widen() - shift[i], d[i].widen() - shift[i]);
+                    first[i] += (a + b) + (c + d);
+                    second[i] += (a * a + b * b) + (c * c + d * d);
+                }
             }
         }
         for row in quads.remainder().chunks(wide) {
