@@ -129,13 +129,10 @@ fn main() -> Result<()> {
     let filter = args.next().unwrap_or_default();
     let threads = args.next().and_then(|v| v.parse().ok()).unwrap_or(0);
     let share: usize = args.next().and_then(|v| v.parse().ok()).unwrap_or(1).max(1);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
-    let peak = peak() * pool.current_num_threads() as f64;
-    println!(
-        "{} threads, {}, peak {peak:.0} GFLOP/s; GFLOP/s (percent of the peak)",
-        pool.current_num_threads(),
-        isa()
-    );
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(candle_core::Error::wrap)?;
+    let threads = rayon::current_num_threads();
+    let peak = peak() * threads as f64;
+    println!("{threads} threads, {}, peak {peak:.0} GFLOP/s; GFLOP/s (percent of the peak)", isa());
     println!("{:<14} {:<32} {:>5} {:>12} {:>12} {:>12}", "layer", "shape", "", "forward", "input grad", "weight grad");
     let device = Device::Cpu;
     for (name, n, size, c, o, kernel, stride) in layers() {
@@ -152,13 +149,13 @@ fn main() -> Result<()> {
         let x = Tensor::randn(0f32, 1.0, (n, size, size, c), &device)?;
         let w = Tensor::randn(0f32, 0.1, (o, kernel, kernel, c), &device)?;
         let padding = kernel / 2;
-        for dtype in [DType::F32, DType::BF16] {
+        for dtype in dtypes {
             let x = x.to_dtype(dtype)?;
             let dy = conv2d::forward(&x, &w, stride, padding)?;
             let flop = 2.0 * (dy.elem_count() * kernel * kernel * c) as f64;
             let mut line = line(dtype);
             let dims = [n, size, size, c];
-            let passes: [&(dyn Fn() -> Result<Tensor> + Sync); 3] = [
+            let passes: [&dyn Fn() -> Result<Tensor>; 3] = [
                 &|| conv2d::forward(&x, &w, stride, padding),
                 &|| conv2d::input_grad(&w, &dy, dims, stride, padding, None),
                 &|| conv2d::weight_grad(&x, &dy, [kernel, kernel], stride, padding),
@@ -168,7 +165,7 @@ fn main() -> Result<()> {
                 line += &match (i, c) {
                     (1, 3) => format!(" {:>12}", "-"),
                     _ => {
-                        let speed = flop / pool.install(|| best(budget, pool.current_num_threads() == 1, pass))? / 1e9;
+                        let speed = flop / best(budget, threads == 1, pass)? / 1e9;
                         format!(" {:>12}", format!("{speed:.0} ({:.0})", 100.0 * speed / peak))
                     }
                 };

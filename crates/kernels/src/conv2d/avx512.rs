@@ -78,8 +78,9 @@ pub(super) unsafe fn tile(
     let last = to[count - 1];
     to.resize(padded, last);
     let parts = weights.parts();
-    for block in blocks {
-        let task = Task { from: &from, to: &to, weights, block, add, out, mask: last_mask(weights.used(block)) };
+    for block in blocks.clone() {
+        let (mask, cold) = (last_mask(weights.used(block)), block == blocks.start);
+        let task = Task { from: &from, to: &to, weights, block, add, out, mask, cold };
         for (i, (taps, inputs)) in parts.iter().enumerate() {
             let part = Part { taps: taps.clone(), inputs: inputs.clone(), first: i == 0, last: i + 1 == parts.len() };
             // SAFETY: handed on from this function's contract.
@@ -109,6 +110,8 @@ struct Task<'a> {
     add: Option<&'a [f32]>,
     out: Rows,
     mask: __mmask16,
+    /// Whether this is the tile's first block, which reads the sources from afar.
+    cold: bool,
 }
 
 /// A part of the sum, as in [`Packed::parts`].
@@ -153,6 +156,24 @@ impl Task<'_> {
             for _ in 0..lines {
                 _mm_prefetch::<_MM_HINT_T1>(next.cast());
                 next = next.wrapping_add(16);
+            }
+            if part.first {
+                // Asked for to be written, while the sums are being added up.
+                for row in self.to.iter().skip(start).take(P) {
+                    let row = self.out.row(*row).wrapping_add(self.block * BLOCK);
+                    for v in 0..V {
+                        _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(16 * v).cast_const().cast());
+                    }
+                }
+            }
+            if self.cold && part.taps.len() == 1 {
+                // The next pixels' rows, which the later blocks will find in the cache.
+                let rows = &self.from[part.taps.start * self.to.len()..][..self.to.len()];
+                for from in rows.iter().skip(start + P).take(P) {
+                    for line in (part.inputs.start..part.inputs.end).step_by(16) {
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
+                    }
+                }
             }
             let mut w = panel;
             for tap in part.taps.clone() {

@@ -41,7 +41,7 @@ pub(in crate::conv2d) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f3
         let (inputs, outputs) = ((g.c - c).min(BLOCK), (g.o - o).min(BLOCK));
         SCRATCH.with_borrow_mut(|[v, z, sum]| {
             let spread = Spread::new(isa, TILES);
-            let groups = Groups { group: spread.group, between: spread.block() };
+            let groups = Groups { group: spread.group, between: spread.block(), x_row: BLOCK };
             v.resize(spread.len(TILES, 1), 0.0);
             z.resize(spread.len(TILES, 1), 0.0);
             sum.clear();
@@ -62,7 +62,7 @@ pub(in crate::conv2d) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f3
                 }
                 for (place, sum) in sum.chunks_exact_mut(SUM_SPREAD).enumerate() {
                     let at = place * spread.place();
-                    outer(isa, &v[at..], &z[at..], groups, sum, [count, inputs, outputs]);
+                    outer(isa, &v[at..], &z[at..], groups, sum, [count, inputs, outputs], &[]);
                 }
             }
             for i in 0..inputs {
