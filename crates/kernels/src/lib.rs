@@ -27,6 +27,8 @@ pub mod peak;
 pub mod pool;
 pub mod relu;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 pub use batch_norm::{BatchNorm, batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;

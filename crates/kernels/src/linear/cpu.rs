@@ -1,9 +1,21 @@
-//! Fully connected layer on slices: three products of the gemm crate.
+//! Fully connected layer on slices: kernels of our own with AVX-512, else three products of the gemm crate.
 //!
-//! gemm shares out blocks of the output among rayon's threads and runs the inner dimension in order within each, so the
-//! bits of the result do not depend on their number (tested in mod.rs).
+//! Both cut the outputs into fixed blocks and run every sum in one order, so the bits of the result do not depend on the
+//! number of threads (tested in mod.rs).
 
+use std::borrow::Cow;
+
+use candle_core::DType;
+use half::bf16;
+use rayon::prelude::*;
+
+#[cfg(target_arch = "x86_64")]
+use super::words;
+use crate::dense::{self, Element};
+use crate::isa::Isa;
 use crate::matmul::{View, matmul_shared};
+#[cfg(target_arch = "x86_64")]
+use crate::words::{Unit, Values, unit::choose};
 
 /// Extents: `x` `[rows, inputs]`, `w` `[outputs, inputs]`, `y` `[rows, outputs]`.
 #[derive(Clone, Copy, Debug)]
@@ -16,42 +28,137 @@ pub struct Extents {
     pub outputs: usize,
 }
 
+/// What a layer computes on: f32, or bf16 with weights rounded to it and sums in f32.
+pub(super) trait Number: Element {
+    fn f32s(values: &[Self]) -> Cow<'_, [f32]>;
+    fn from_f32s(values: Vec<f32>) -> Vec<Self>;
+    /// The weights as this type sees them.
+    fn weights(w: &[f32]) -> Cow<'_, [f32]>;
+    #[cfg(target_arch = "x86_64")]
+    fn values(values: &[Self]) -> Values<'_>;
+}
+
+impl Number for f32 {
+    fn f32s(values: &[Self]) -> Cow<'_, [f32]> {
+        values.into()
+    }
+
+    fn from_f32s(values: Vec<f32>) -> Vec<Self> {
+        values
+    }
+
+    fn weights(w: &[f32]) -> Cow<'_, [f32]> {
+        w.into()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn values(values: &[Self]) -> Values<'_> {
+        Values::F32(values)
+    }
+}
+
+impl Number for bf16 {
+    fn f32s(values: &[Self]) -> Cow<'_, [f32]> {
+        dense::widen(values).into()
+    }
+
+    fn from_f32s(values: Vec<f32>) -> Vec<Self> {
+        dense::narrow(&values)
+    }
+
+    fn weights(w: &[f32]) -> Cow<'_, [f32]> {
+        dense::round(w).into()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn values(values: &[Self]) -> Values<'_> {
+        Values::Bf16(values)
+    }
+}
+
+/// What multiplies numbers of this type under this instruction set, if there are kernels for it.
+#[cfg(target_arch = "x86_64")]
+fn unit<T: Number>(isa: Isa) -> Option<Unit> {
+    match T::DTYPE {
+        DType::BF16 => choose(isa),
+        _ => (isa >= Isa::Avx512).then_some(Unit::F32),
+    }
+}
+
 /// `y = x w^T + bias`.
-pub fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, e: Extents) -> Vec<f32> {
-    let mut y = vec![0.0; e.rows * e.outputs];
-    let (a, b) = (View::rows(x, e.inputs), View::rows(w, e.inputs).t());
-    matmul_shared(&mut y, 1.0, a, b, [e.rows, e.outputs, e.inputs]);
+pub(super) fn value<T: Number>(isa: Isa, x: &[T], w: &[f32], bias: Option<&[f32]>, e: Extents) -> Vec<T> {
+    let dims = [e.rows, e.inputs, e.outputs];
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = unit::<T>(isa) {
+        return match bias {
+            Some(bias) => words::product(unit, T::values(x), w, dims, true, |k, sum| T::narrow(sum + bias[k])),
+            None => words::product(unit, T::values(x), w, dims, true, |_, sum| T::narrow(sum)),
+        };
+    }
+    let (mut y, x, w) = (vec![0.0; e.rows * e.outputs], T::f32s(x), T::weights(w));
+    let (a, b) = (View::rows(&x, e.inputs), View::rows(&w, e.inputs).t());
+    matmul_shared(&mut y, 1.0, a, b, [dims[0], dims[2], dims[1]]);
     if let Some(bias) = bias {
         for row in y.chunks_exact_mut(e.outputs) {
             row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
         }
     }
-    y
+    T::from_f32s(y)
 }
 
 /// `dx = dy w`.
-pub fn input_gradient(dy: &[f32], w: &[f32], e: Extents) -> Vec<f32> {
-    let mut dx = vec![0.0; e.rows * e.inputs];
-    let (a, b) = (View::rows(dy, e.outputs), View::rows(w, e.inputs));
-    matmul_shared(&mut dx, 1.0, a, b, [e.rows, e.inputs, e.outputs]);
-    dx
+pub(super) fn to_inputs<T: Number>(isa: Isa, dy: &[T], w: &[f32], e: Extents) -> Vec<T> {
+    let dims = [e.rows, e.outputs, e.inputs];
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = unit::<T>(isa) {
+        return words::product(unit, T::values(dy), w, dims, false, |_, sum| T::narrow(sum));
+    }
+    let (mut dx, dy, w) = (vec![0.0; e.rows * e.inputs], T::f32s(dy), T::weights(w));
+    let (a, b) = (View::rows(&dy, e.outputs), View::rows(&w, e.inputs));
+    matmul_shared(&mut dx, 1.0, a, b, [dims[0], dims[2], dims[1]]);
+    T::from_f32s(dx)
 }
 
 /// `dw = dy^T x`.
-pub fn weight_gradient(dy: &[f32], x: &[f32], e: Extents) -> Vec<f32> {
-    let mut dw = vec![0.0; e.outputs * e.inputs];
-    let (a, b) = (View::rows(dy, e.outputs).t(), View::rows(x, e.inputs));
+pub(super) fn to_weights<T: Number>(isa: Isa, dy: &[T], x: &[T], e: Extents) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = unit::<T>(isa) {
+        return words::weight_gradient(unit, T::values(dy), T::values(x), e);
+    }
+    let (mut dw, dy, x) = (vec![0.0; e.outputs * e.inputs], T::f32s(dy), T::f32s(x));
+    let (a, b) = (View::rows(&dy, e.outputs).t(), View::rows(&x, e.inputs));
     matmul_shared(&mut dw, 1.0, a, b, [e.outputs, e.inputs, e.rows]);
     dw
 }
 
 /// Column sums of dy, in f64.
-pub fn bias_gradient(dy: &[f32], e: Extents) -> Vec<f32> {
-    let mut sums = vec![0f64; e.outputs];
-    for row in dy.chunks_exact(e.outputs) {
-        for (sum, &v) in sums.iter_mut().zip(row) {
-            *sum += f64::from(v);
+pub(super) fn to_bias<T: Number>(dy: &[T], e: Extents) -> Vec<f32> {
+    /// Columns of a task.
+    const COLUMNS: usize = 512;
+    let mut db = vec![0f32; e.outputs];
+    db.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, db)| {
+        let mut sums = vec![0f64; db.len()];
+        for row in dy.chunks_exact(e.outputs) {
+            for (sum, &v) in sums.iter_mut().zip(&row[task * COLUMNS..]) {
+                *sum += f64::from(v.widen());
+            }
         }
-    }
-    sums.into_iter().map(|v| v as f32).collect()
+        db.iter_mut().zip(sums).for_each(|(db, sum)| *db = sum as f32);
+    });
+    db
+}
+
+/// `y = x w^T + bias` in f32.
+pub fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, e: Extents) -> Vec<f32> {
+    value(Isa::detect(), x, w, bias, e)
+}
+
+/// `dw = dy^T x` in f32.
+pub fn weight_gradient(dy: &[f32], x: &[f32], e: Extents) -> Vec<f32> {
+    to_weights(Isa::detect(), dy, x, e)
+}
+
+/// Column sums of dy, in f64.
+pub fn bias_gradient(dy: &[f32], e: Extents) -> Vec<f32> {
+    to_bias(dy, e)
 }

@@ -2,12 +2,19 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
-use crate::dense::{Dense, activation, input, narrow, round, slice, tensor, widen};
+use half::bf16;
+
+use crate::dense::{Dense, activation, input, slice, tensor};
+use crate::isa::Isa;
 use cpu::Extents;
 
 pub mod cpu;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 const NAME: &str = "linear";
 
@@ -48,12 +55,10 @@ pub fn input_grad(w: &Tensor, dy: &Tensor) -> Result<Tensor> {
     }
     let (w, dy, extents) = (input(NAME, "w", w)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
     let w = Dense::new(NAME, &w)?;
+    let isa = Isa::detect();
     match dy.dtype() {
-        DType::BF16 => {
-            let dx = cpu::input_gradient(&widen(&Dense::new(NAME, &dy)?), &round(&w), extents);
-            tensor(narrow(&dx), (rows, inputs))
-        }
-        _ => tensor(cpu::input_gradient(&Dense::new(NAME, &dy)?, &w, extents), (rows, inputs)),
+        DType::BF16 => tensor(cpu::to_inputs::<bf16>(isa, &Dense::new(NAME, &dy)?, &w, extents), (rows, inputs)),
+        _ => tensor(cpu::to_inputs::<f32>(isa, &Dense::new(NAME, &dy)?, &w, extents), (rows, inputs)),
     }
 }
 
@@ -75,9 +80,10 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         )
     }
     let (x, dy, extents) = (activation(NAME, "x", x)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
+    let isa = Isa::detect();
     let dw = match dy.dtype() {
-        DType::BF16 => cpu::weight_gradient(&widen(&Dense::new(NAME, &dy)?), &widen(&Dense::new(NAME, &x)?), extents),
-        _ => cpu::weight_gradient(&Dense::new(NAME, &dy)?, &Dense::new(NAME, &x)?, extents),
+        DType::BF16 => cpu::to_weights::<bf16>(isa, &Dense::new(NAME, &dy)?, &Dense::new(NAME, &x)?, extents),
+        _ => cpu::to_weights::<f32>(isa, &Dense::new(NAME, &dy)?, &Dense::new(NAME, &x)?, extents),
     };
     tensor(dw, (outputs, inputs))
 }
@@ -90,8 +96,8 @@ pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     let &[rows, outputs] = dy.dims() else { bail!("{NAME}: dy has shape {:?}; expected [N, O]", dy.dims()) };
     let (dy, extents) = (activation(NAME, "dy", dy)?, Extents { rows, inputs: 0, outputs });
     let db = match dy.dtype() {
-        DType::BF16 => cpu::bias_gradient(&widen(&Dense::new(NAME, &dy)?), extents),
-        _ => cpu::bias_gradient(&Dense::new(NAME, &dy)?, extents),
+        DType::BF16 => cpu::to_bias::<bf16>(&Dense::new(NAME, &dy)?, extents),
+        _ => cpu::to_bias::<f32>(&Dense::new(NAME, &dy)?, extents),
     };
     tensor(db, outputs)
 }
@@ -101,11 +107,10 @@ struct Linear(Extents);
 impl Linear {
     /// The value, of x's type.
     fn forward(&self, x: &CpuStorage, l: &Layout, w: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let isa = Isa::detect();
         let y = match x {
-            CpuStorage::BF16(_) => {
-                CpuStorage::BF16(narrow(&cpu::forward(&widen(slice(NAME, x, l)?), &round(w), bias, self.0)))
-            }
-            _ => CpuStorage::F32(cpu::forward(slice(NAME, x, l)?, w, bias, self.0)),
+            CpuStorage::BF16(_) => CpuStorage::BF16(cpu::value(isa, slice(NAME, x, l)?, w, bias, self.0)),
+            _ => CpuStorage::F32(cpu::value(isa, slice(NAME, x, l)?, w, bias, self.0)),
         };
         Ok((y, self.shape()))
     }
@@ -164,80 +169,5 @@ impl CustomOp3 for Linear {
         let dy = dy.contiguous()?;
         let (dx, dw) = self.gradients(x, w, &dy)?;
         Ok((dx, dw, Some(bias_grad(&dy)?)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::{Array, Tolerance, check_op, check_op_bf16};
-    use candle_core::{Device, Var};
-
-    fn check(rows: usize, inputs: usize, outputs: usize, bias: bool) {
-        let op = |t: &[Tensor]| linear(&t[0], &t[1], t.get(2));
-        let reference = move |a: &[Array]| {
-            let bias = a.get(2).map(|b| b.data.as_slice());
-            Array::new(&[rows, outputs], reference::linear(&a[0].data, &a[1].data, bias, inputs))
-        };
-        let mut all = vec![Array::random(&[rows, inputs], 1), Array::random(&[outputs, inputs], 2)];
-        if bias {
-            all.push(Array::random(&[outputs], 3));
-        }
-        check_op(&op, &reference, &all, Tolerance::default()).unwrap();
-        // The op rounds w itself.
-        all[1] = all[1].rounded();
-        check_op_bf16(&op, &reference, &all, &[0], Tolerance::BF16).unwrap();
-    }
-
-    #[test]
-    fn linear_equals_the_reference() {
-        check(5, 7, 3, true);
-        check(5, 7, 3, false);
-        check(1, 33, 2, true);
-        check(17, 1, 19, true);
-    }
-
-    /// The same bits from 1, 2 and 5 threads, on products large enough for gemm to share them out.
-    #[test]
-    fn the_number_of_threads_changes_nothing() -> Result<()> {
-        let shapes = [(301, 517, 259), (64, 2048, 96), (1030, 128, 128), (16, 300, 1030)];
-        for ((rows, inputs, outputs), dtype) in shapes.into_iter().flat_map(|s| [(s, DType::F32), (s, DType::BF16)]) {
-            let run = || -> Result<Vec<Vec<u32>>> {
-                let vars = [
-                    Array::random(&[rows, inputs], 1),
-                    Array::random(&[outputs, inputs], 2),
-                    Array::random(&[outputs], 3),
-                ]
-                .map(|a| Var::from_tensor(&a.tensor().unwrap()).unwrap());
-                let y = linear(&vars[0].to_dtype(dtype)?, &vars[1], Some(&vars[2]))?;
-                let grads = y.sqr()?.sum_all()?.backward()?;
-                std::iter::once(&y)
-                    .chain(vars.iter().map(|v| grads.get(v).unwrap()))
-                    .map(|t| {
-                        Ok(t.to_dtype(DType::F32)?
-                            .flatten_all()?
-                            .to_vec1::<f32>()?
-                            .into_iter()
-                            .map(f32::to_bits)
-                            .collect())
-                    })
-                    .collect()
-            };
-            let with = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
-            let one = with(1)?;
-            assert!(one == with(2)?, "2 threads differ from 1 on {rows} x {inputs} x {outputs}");
-            assert!(one == with(5)?, "5 threads differ from 1 on {rows} x {inputs} x {outputs}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn wrong_shapes_are_named() -> Result<()> {
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
-        let error = linear(&zeros(&[2, 3])?, &zeros(&[4, 2])?, None).unwrap_err().to_string();
-        assert!(error.contains("x has shape [2, 3] and w [4, 2]"), "{error}");
-        let error = linear(&zeros(&[2, 3])?, &zeros(&[4, 3])?, Some(&zeros(&[3])?)).unwrap_err().to_string();
-        assert!(error.contains("the bias has shape [3]"), "{error}");
-        Ok(())
     }
 }

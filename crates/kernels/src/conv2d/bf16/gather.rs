@@ -11,10 +11,10 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernels::{MOST, Part, Tile, dot, fma};
-use super::pack::{BLOCK, Packed};
+use super::pack::Packed;
 use super::reach::Reach;
-use super::words::{Line, Unit, ZEROS, widen_row};
+use crate::words::kernels::{Ahead, End, MOST, Part, Tile, dot, fma};
+use crate::words::{BLOCK, Line, Unit, ZEROS, last_mask, widen_row};
 
 /// The most output pixels of a task.
 const TILE: usize = 240;
@@ -114,26 +114,39 @@ pub(super) fn gather(
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.fill(unit, source, phase, weights.inputs, cut.spans(task / groups, phase), out_rows);
                 let parts = weights.parts();
+                let tile = Tile {
+                    from: &scratch.from,
+                    zeros: scratch.zeros(),
+                    count: scratch.count,
+                    padded: scratch.to.len(),
+                    sums: scratch.sums.as_mut_ptr(),
+                };
                 for block in first..(first + group).min(blocks) {
-                    let tile = Tile {
-                        from: &scratch.from,
-                        zeros: scratch.zeros(),
-                        to: &scratch.to,
-                        count: scratch.count,
-                        weights,
-                        block,
-                        sums: scratch.sums.as_mut_ptr(),
-                        out: out.0,
-                        add,
-                    };
+                    let vectors = weights.vectors(block);
+                    let lanes = last_mask(weights.used(block));
+                    let end = End { to: &scratch.to, outputs, channel: block * BLOCK, lanes, out: out.0, add };
                     for (i, (taps, steps)) in parts.iter().enumerate() {
-                        let (first, last) = (i == 0, i + 1 == parts.len());
-                        let part = Part { taps: taps.clone(), steps: steps.clone(), first, last };
+                        let from = (taps.start * weights.steps + steps.start) * vectors;
+                        let panel = &weights.block(block)[from..][..taps.len() * steps.len() * vectors];
+                        // An odd last input is a pair that would reach past its row.
+                        let odd = unit == Unit::Dot && steps.end * 2 > weights.inputs;
+                        // The next part's weights begin where these end.
+                        let next = panel.as_ptr_range().end.cast();
+                        let part = Part {
+                            taps: taps.clone(),
+                            start: steps.start,
+                            steps: steps.len() - usize::from(odd),
+                            odd,
+                            panel,
+                            ahead: Ahead { next, rows: 1, lines: panel.len(), apart: 0 },
+                            first: i == 0,
+                            end: (i + 1 == parts.len()).then_some(end),
+                        };
                         // SAFETY: the unit was chosen on a machine that has it; rows and weights were made for this phase.
                         unsafe {
                             match unit {
-                                Unit::Fma => fma::tile(&tile, &part),
-                                Unit::Dot => dot::tile(&tile, &part),
+                                Unit::Dot => dot::tile(&tile, &part, vectors),
+                                Unit::F32 | Unit::Fma => fma::tile(&tile, &part, vectors),
                             }
                         }
                     }
@@ -199,7 +212,7 @@ impl Scratch {
                 self.widen_each(source, phase, inputs, &spans, side_by_side);
                 0
             }
-            Unit::Fma => {
+            Unit::F32 | Unit::Fma => {
                 let images = self.widen_spans(source, phase, inputs, &spans);
                 self.place(&spans, side_by_side, |image| images[image - spans[0].0]);
                 4

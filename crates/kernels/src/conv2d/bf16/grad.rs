@@ -12,10 +12,9 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernels::{Outer, dot, fma};
-use super::pack::BLOCK;
-use super::words::{Line, Unit, last_mask, step};
 use crate::conv2d::geometry::Phase;
+use crate::words::kernels::{Outer, dot, fma};
+use crate::words::{BLOCK, Line, Unit, last_mask, step};
 
 /// Steps of a panel: 32 KB for 64 channels.
 const STEPS: usize = 128;
@@ -183,9 +182,10 @@ unsafe fn add(unit: Unit, phase: &Phase, rows: &Rows, share: &Share, skip: bool,
                         row: taps * rows.inputs,
                         lanes: last_mask(used),
                         first: start == share.pixels.start,
+                        stream: false,
                     };
                     match unit {
-                        Unit::Fma => fma::outer(&outer, vectors, outputs),
+                        Unit::F32 | Unit::Fma => fma::outer(&outer, vectors, outputs),
                         Unit::Dot => dot::outer(&outer, vectors, outputs),
                     }
                 }

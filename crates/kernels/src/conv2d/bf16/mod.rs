@@ -1,7 +1,7 @@
 //! Convolution of bf16 activations: products of bf16 values are added in f32, results rounded once. Weights are rounded to
 //! bf16 while they are packed.
 //!
-//! With AVX-512 there are kernels on 32-bit words, in two kinds ([`words::Unit`]): f32 multiply-adds on values that are
+//! With AVX-512 there are kernels on 32-bit words, in two kinds ((`crate::words::Unit`)): f32 multiply-adds on values that are
 //! widened for a tile at a time, and products of pairs (`vdpbf16ps`) read where they lie. Which one is faster depends on
 //! the processor; it is measured once. Other machines widen whole tensors and take the f32 convolution.
 
@@ -10,17 +10,11 @@ mod gather;
 #[cfg(target_arch = "x86_64")]
 mod grad;
 #[cfg(target_arch = "x86_64")]
-mod kernels;
-#[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod reach;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod unit;
-#[cfg(target_arch = "x86_64")]
-mod words;
 
 use half::bf16;
 
@@ -28,6 +22,8 @@ use super::cpu;
 use super::geometry::Geometry;
 use crate::dense::{narrow, round, widen};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::words::unit::choose;
 
 /// `y` `[n, oh, ow, o]` of `x` and `w`.
 ///
@@ -35,7 +31,7 @@ use crate::isa::Isa;
 /// If a slice has not its geometry's length.
 pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::choose(isa) {
+    if let Some(unit) = choose(isa) {
         return x86::forward(unit, g, x, w);
     }
     narrow(&cpu::forward(isa, g, &widen(x), &round(w)))
@@ -47,7 +43,7 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16
 /// If a slice has not its geometry's length.
 pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[bf16], add: Option<&[bf16]>) -> Vec<bf16> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::choose(isa) {
+    if let Some(unit) = choose(isa) {
         return x86::input_grad(unit, g, w, dy, add);
     }
     let add = add.map(widen);
@@ -60,7 +56,7 @@ pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[bf16], add: Op
 /// If a slice has not its geometry's length.
 pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::choose(isa) {
+    if let Some(unit) = choose(isa) {
         return x86::weight_grad(unit, g, x, dy);
     }
     cpu::weight_grad(isa, g, &widen(x), &widen(dy))
@@ -76,8 +72,8 @@ mod x86 {
     use super::grad::{self, Rows};
     use super::pack::Packed;
     use super::reach::Reach;
-    use super::words::Unit;
     use crate::conv2d::geometry::Geometry;
+    use crate::words::Unit;
 
     pub(super) fn forward(unit: Unit, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16> {
         let taps = g.kh * g.kw;

@@ -1,14 +1,12 @@
 //! Weights rounded to bf16 and packed as words for the inner loops.
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::words::{Line, Unit, mask, transpose, weights, weights_across};
+use crate::words::weights::{by_input, by_output};
+use crate::words::{BLOCK, Line, Unit};
 
-/// Output channels side by side.
-pub(super) const BLOCK: usize = 64;
 /// Steps whose weights are used together: 32 KB for a block, which the first-level cache keeps.
 const PART: usize = 128;
 
@@ -89,49 +87,6 @@ impl Packed {
                 (0..self.taps).flat_map(|tap| pieces.iter().map(move |piece| (tap..tap + 1, piece.clone()))).collect()
             }
             all => even(self.taps, all.div_ceil(PART), 1).into_iter().map(|taps| (taps, 0..self.steps)).collect(),
-        }
-    }
-}
-
-/// One tap of a block where an output's inputs are contiguous, outputs `apart`.
-///
-/// # Safety
-/// The machine has AVX-512F; `from` holds `used` rows of `inputs` values; `out` is `[steps][used.div_ceil(16)]`.
-#[target_feature(enable = "avx512f")]
-unsafe fn by_input(unit: Unit, from: &[f32], inputs: usize, used: usize, apart: usize, out: &mut [Line]) {
-    let (vectors, steps) = (used.div_ceil(16), inputs.div_ceil(unit.values()));
-    for step in (0..steps).step_by(16) {
-        let first = step * unit.values();
-        for v in 0..vectors {
-            let mut t = [_mm512_setzero_si512(); 16];
-            for (row, t) in t.iter_mut().enumerate().take(used - 16 * v) {
-                // SAFETY: the row holds `inputs - first` values from here.
-                *t = unsafe { weights(unit, from.as_ptr().add((16 * v + row) * apart + first), inputs - first) };
-            }
-            transpose(&mut t);
-            for (k, t) in t.into_iter().enumerate().take(steps - step) {
-                let line: *mut Line = &mut out[(step + k) * vectors + v];
-                // SAFETY: a line is 16 aligned words.
-                unsafe { _mm512_store_si512(line.cast(), t) };
-            }
-        }
-    }
-}
-
-/// One tap of a block where an input's outputs are contiguous, inputs `apart`.
-///
-/// # Safety
-/// As [`by_input`].
-#[target_feature(enable = "avx512f")]
-unsafe fn by_output(unit: Unit, from: &[f32], inputs: usize, used: usize, apart: usize, out: &mut [Line]) {
-    let vectors = used.div_ceil(16);
-    for (step, lines) in out.chunks_exact_mut(vectors).enumerate() {
-        for (v, line) in lines.iter_mut().enumerate() {
-            let row = |i: usize| (i < inputs).then(|| from[i * apart + 16 * v..].as_ptr());
-            let rows = [row(step * unit.values()), row(step * unit.values() + 1)];
-            let line: *mut Line = line;
-            // SAFETY: the mask keeps the loads inside the rows; a line is 16 aligned words.
-            unsafe { _mm512_store_si512(line.cast(), weights_across(rows, unit, mask(used - 16 * v))) };
         }
     }
 }

@@ -4,11 +4,13 @@ use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::{words::Unit, x86};
+use super::x86;
 use crate::check::{Array, Tolerance, check_op_bf16};
 use crate::conv2d::geometry::Geometry;
 use crate::conv2d::{conv2d, geometry, reference, tests::reference_grads};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::words::Unit;
 
 /// A way to compute: what an instruction set chooses, or a unit of multiplication by name.
 #[derive(Clone, Copy, Debug)]

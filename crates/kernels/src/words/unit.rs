@@ -1,20 +1,20 @@
-//! Which multiplier this machine's bf16 kernels use.
+//! Which multiplier this machine's kernels for bf16 use.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::words::Unit;
+use super::Unit;
 use crate::isa::Isa;
 
-/// The kernels to use under this instruction set, if it has any.
+/// The multiplier of bf16 values under this instruction set, if it has kernels for them.
 ///
 /// A processor that has `vdpbf16ps` need not be good at it: Golden Cove cores start one every two cycles, and two f32
 /// multiply-adds every cycle, which makes half the products; others start as many of the one as of the other, which
 /// makes twice as many. So the machine is timed once, and `DIPTYCH_ISA=avx512_bf16` (which asks for it by name) or
 /// `avx512` decides without.
-pub(super) fn choose(isa: Isa) -> Option<Unit> {
+pub(crate) fn choose(isa: Isa) -> Option<Unit> {
     static UNIT: OnceLock<Unit> = OnceLock::new();
     match isa {
         Isa::Avx512Bf16 => Some(*UNIT.get_or_init(|| match std::env::var("DIPTYCH_ISA").as_deref() {

@@ -1,11 +1,11 @@
 //! The micro-kernels: sums stay in registers, words are multiplied in f32 or as pairs of bf16.
 //!
-//! Forward and input gradient: P pixels x 16 V channels (6 x 64, 8 x 48, 12 x 32, 12 x 16); a step loads V lines of packed
-//! weights and broadcasts a word of each pixel's source row. The weight gradient: P output channels x 16 V source
+//! Forward and input gradient, [`fma::tile`]: P rows (pixels) x 16 V outputs (6 x 64, 8 x 48, 12 x 32, 12 x 16); a step loads V lines of packed
+//! weights and broadcasts a word of each pixel's source row. The weight gradient, [`fma::outer`]: P output channels x 16 V source
 //! channels; a step (a pixel, or a pair) loads V lines of source values and broadcasts P words of gradients. 24 products
 //! go with 10 to 14 loads, so the multiplier is the limit.
 //!
-//! Written once, compiled for each [`Unit`](super::words::Unit) with its instruction.
+//! Written once, compiled for each [`Unit`](super::Unit) with its instruction.
 
 // Loops of known length over arrays that must stay in registers are written with their indices.
 #![allow(clippy::needless_range_loop)]
@@ -15,128 +15,160 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::pack::{BLOCK, Packed};
-use super::words::{Line, last_mask, rounded, upper, widen};
+use super::{BLOCK, Line, rounded, upper, widen};
 
-/// The most pixels of a micro-kernel.
-pub(super) const MOST: usize = 12;
+/// The most rows of a micro-kernel.
+pub(crate) const MOST: usize = 12;
 
-/// A tile of pixels and a block of output channels.
-pub(super) struct Tile<'a> {
-    /// `[taps, padded]`: each pixel's source row, of words; `zeros` for padding. Pixels past `count` repeat the last.
-    pub(super) from: &'a [*const u32],
-    pub(super) zeros: *const u32,
-    /// `[padded]`: each pixel's output row.
-    pub(super) to: &'a [usize],
-    pub(super) count: usize,
-    pub(super) weights: &'a Packed,
-    pub(super) block: usize,
-    /// `[padded, BLOCK]`: sums between two parts.
-    pub(super) sums: *mut f32,
-    pub(super) out: *mut bf16,
-    pub(super) add: Option<&'a [bf16]>,
+/// Rows (pixels, in a convolution) that are multiplied with a block of outputs.
+pub(crate) struct Tile<'a> {
+    /// `[taps, padded]`: where each row's words begin; `zeros` for padding. Rows past `count` repeat the last.
+    pub(crate) from: &'a [*const u32],
+    pub(crate) zeros: *const u32,
+    pub(crate) count: usize,
+    /// At least `count + MOST - 1`.
+    pub(crate) padded: usize,
+    /// `[padded, BLOCK]`: sums that are not at their end.
+    pub(crate) sums: *mut f32,
 }
 
-/// A part of the sum, as in [`Packed::parts`].
-pub(super) struct Part {
-    pub(super) taps: Range<usize>,
-    pub(super) steps: Range<usize>,
-    pub(super) first: bool,
-    pub(super) last: bool,
+/// A part of the sum over taps and words.
+pub(crate) struct Part<'a> {
+    pub(crate) taps: Range<usize>,
+    /// The first word of each row, how many follow, and whether the low half of one more.
+    pub(crate) start: usize,
+    pub(crate) steps: usize,
+    pub(crate) odd: bool,
+    /// `[taps][steps, and one if odd][vectors]` lines of weights.
+    pub(crate) panel: &'a [Line],
+    pub(crate) ahead: Ahead,
+    pub(crate) first: bool,
+    /// Where results go after the last part; the others leave sums.
+    pub(crate) end: Option<End<'a>>,
 }
+
+/// Memory to be asked for meanwhile: `rows` rows of `lines` cache lines, `apart` bytes from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) next: *const u8,
+    pub(crate) rows: usize,
+    pub(crate) lines: usize,
+    pub(crate) apart: usize,
+}
+
+/// Where bf16 results go.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    /// `[padded]`: the output row of each row, and its length.
+    pub(crate) to: &'a [usize],
+    pub(crate) outputs: usize,
+    /// The block's first output, and the lanes of its last vector.
+    pub(crate) channel: usize,
+    pub(crate) lanes: __mmask16,
+    pub(crate) out: *mut bf16,
+    pub(crate) add: Option<&'a [bf16]>,
+}
+
+/// Steps between two requests for memory ahead.
+const ROUND: usize = 8;
 
 /// What the weight gradient of one tile of pixels adds, for one block of source channels.
-pub(super) struct Outer {
+pub(crate) struct Outer {
     /// `[steps][V]` lines of source values.
-    pub(super) x: *const Line,
+    pub(crate) x: *const Line,
     /// `[steps]`, `apart` words from one to the next: gradients of output channels.
-    pub(super) dy: *const u32,
-    pub(super) apart: usize,
-    pub(super) steps: usize,
+    pub(crate) dy: *const u32,
+    pub(crate) apart: usize,
+    pub(crate) steps: usize,
     /// One row of source channels for each output channel, `row` values apart.
-    pub(super) to: *mut f32,
-    pub(super) row: usize,
-    pub(super) lanes: __mmask16,
+    pub(crate) to: *mut f32,
+    pub(crate) row: usize,
+    pub(crate) lanes: __mmask16,
     /// Whether nothing was stored yet.
-    pub(super) first: bool,
+    pub(crate) first: bool,
+    /// Whether to store around the caches, which asks for aligned rows and full lanes, and for a fence afterwards.
+    pub(crate) stream: bool,
 }
 
 macro_rules! kernels {
     ($name:ident, $features:literal, $multiply:expr, $odd:literal) => {
-        pub(super) mod $name {
+        pub(crate) mod $name {
             use super::*;
 
-            /// One part of the sum of every pixel of a tile.
+            /// A part of the sum of every row of a tile, for `vectors` registers of outputs.
             ///
             /// # Safety
-            /// The machine has the features. The tile's source rows hold its weights' inputs, its output rows its weights'
-            /// outputs, in `out` and in `add`, and are this task's alone; the part is one of the weights'.
+            /// The machine has the features. The tile's rows hold the part's words, the panel its lines; `sums`, or the end's rows of
+            /// `out`, which hold the block's outputs, as `add` does, are this task's alone.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn tile(tile: &Tile, part: &Part) {
+            pub(crate) unsafe fn tile(tile: &Tile, part: &Part, vectors: usize) {
                 // SAFETY: handed on from this function's contract.
                 unsafe {
-                    match tile.weights.vectors(tile.block) {
-                        1 => pixels::<12, 1>(tile, part),
-                        2 => pixels::<12, 2>(tile, part),
-                        3 => pixels::<8, 3>(tile, part),
-                        _ => pixels::<6, 4>(tile, part),
+                    match vectors {
+                        1 => rows::<12, 1>(tile, part),
+                        2 => rows::<12, 2>(tile, part),
+                        3 => rows::<8, 3>(tile, part),
+                        _ => rows::<6, 4>(tile, part),
                     }
                 }
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn pixels<const P: usize, const V: usize>(tile: &Tile, part: &Part) {
-                let (weights, padded) = (tile.weights, tile.to.len());
-                let rows = part.taps.len() * part.steps.len();
-                let panel = weights.block(tile.block)[(part.taps.start * weights.steps + part.steps.start) * V..]
-                    [..rows * V]
-                    .as_ptr();
-                // An odd last input is a word that would reach past its row.
-                let whole = if $odd { part.steps.end.min(weights.inputs / 2) } else { part.steps.end };
-                let odd = whole < part.steps.end;
-                // The next part's weights begin where these end; each round asks for its share of their lines.
-                let mut next = panel.wrapping_add(rows * V);
-                let lines = (rows * V).div_ceil(tile.count.div_ceil(P));
+            unsafe fn rows<const P: usize, const V: usize>(tile: &Tile, part: &Part) {
+                let odd = $odd && part.odd;
+                let per_tap = (part.steps + usize::from(odd)) * V;
+                assert!(part.panel.len() >= part.taps.len() * per_tap, "words: a panel is too short");
+                let Ahead { mut next, rows: ahead_rows, lines, apart } = part.ahead;
+                let rounds = tile.count.div_ceil(P) * part.taps.len() * part.steps.div_ceil(ROUND);
+                let share = (ahead_rows * lines).div_ceil(rounds.max(1));
+                let mut line = 0;
                 for start in (0..tile.count).step_by(P) {
                     let sums = tile.sums.wrapping_add(start * BLOCK);
                     let mut sum = [[_mm512_setzero_ps(); V]; P];
                     if !part.first {
                         for p in 0..P {
                             for v in 0..V {
-                                // SAFETY: `sums` has room for padded pixels.
+                                // SAFETY: `sums` has room for padded rows.
                                 sum[p][v] = unsafe { _mm512_loadu_ps(sums.add(p * BLOCK + 16 * v)) };
                             }
                         }
                     }
-                    for _ in 0..lines {
-                        _mm_prefetch::<_MM_HINT_T1>(next.cast());
-                        next = next.wrapping_add(1);
-                    }
-                    let mut w = panel;
+                    let mut w = part.panel.as_ptr();
                     for tap in part.taps.clone() {
-                        let table = &tile.from[tap * padded + start..][..P];
+                        let table = &tile.from[tap * tile.padded + start..][..P];
                         let mut from = [table[0]; P];
                         let mut inside = false;
                         for p in 0..P {
-                            from[p] = table[p].wrapping_add(part.steps.start);
+                            from[p] = table[p].wrapping_add(part.start);
                             inside |= table[p] != tile.zeros;
                         }
                         if !inside {
-                            w = w.wrapping_add(part.steps.len() * V);
+                            w = w.wrapping_add(per_tap);
                             continue;
                         }
-                        // SAFETY: `w` walks over the part's lines of weights; each source row holds `inputs` values.
+                        // SAFETY: `w` walks over the part's lines of weights; each row holds the part's words.
                         unsafe {
-                            for c in 0..whole - part.steps.start {
-                                let mut row = [_mm512_setzero_si512(); V];
-                                for v in 0..V {
-                                    row[v] = _mm512_load_si512(w.add(v).cast());
+                            for round in (0..part.steps).step_by(ROUND) {
+                                for _ in 0..share {
+                                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                                    line += 1;
+                                    next = next.wrapping_add(64);
+                                    if line == lines {
+                                        line = 0;
+                                        next = next.wrapping_add(apart).wrapping_sub(64 * lines);
+                                    }
                                 }
-                                w = w.add(V);
-                                for p in 0..P {
-                                    let x = _mm512_set1_epi32(from[p].add(c).cast::<i32>().read_unaligned());
+                                for c in round..(round + ROUND).min(part.steps) {
+                                    let mut row = [_mm512_setzero_si512(); V];
                                     for v in 0..V {
-                                        sum[p][v] = $multiply(sum[p][v], x, row[v]);
+                                        row[v] = _mm512_load_si512(w.add(v).cast());
+                                    }
+                                    w = w.add(V);
+                                    for p in 0..P {
+                                        let x = _mm512_set1_epi32(from[p].add(c).cast::<i32>().read_unaligned());
+                                        for v in 0..V {
+                                            sum[p][v] = $multiply(sum[p][v], x, row[v]);
+                                        }
                                     }
                                 }
                             }
@@ -147,7 +179,7 @@ macro_rules! kernels {
                                 }
                                 w = w.add(V);
                                 for p in 0..P {
-                                    let last = from[p].add(whole - part.steps.start).cast::<u16>().read_unaligned();
+                                    let last = from[p].add(part.steps).cast::<u16>().read_unaligned();
                                     let x = _mm512_set1_epi32(i32::from(last));
                                     for v in 0..V {
                                         sum[p][v] = $multiply(sum[p][v], x, row[v]);
@@ -156,7 +188,7 @@ macro_rules! kernels {
                             }
                         }
                     }
-                    if !part.last {
+                    let Some(end) = part.end else {
                         for p in 0..P {
                             for v in 0..V {
                                 // SAFETY: as for the loads.
@@ -164,14 +196,14 @@ macro_rules! kernels {
                             }
                         }
                         continue;
-                    }
+                    };
                     // Short loops of known length, so that `sum` stays in registers: unrolled they are, or it is an array.
-                    let mask = last_mask(weights.used(tile.block));
+                    let mask = end.lanes;
                     let mut at = [0; P];
                     for p in 0..P {
-                        at[p] = tile.to[start + p] * weights.outputs + tile.block * BLOCK;
+                        at[p] = end.to[start + p] * end.outputs + end.channel;
                     }
-                    if let Some(add) = tile.add {
+                    if let Some(add) = end.add {
                         for p in 0..P {
                             for v in 0..V {
                                 let lanes = if v + 1 == V { mask } else { 0xFFFF };
@@ -193,7 +225,7 @@ macro_rules! kernels {
                             let lanes = if start + p < tile.count { lanes } else { 0 };
                             // SAFETY: as for `add`.
                             unsafe {
-                                let to = tile.out.add(at[p] + 16 * v);
+                                let to = end.out.add(at[p] + 16 * v);
                                 _mm256_mask_storeu_epi16(to.cast(), lanes, upper(sum[p][v]));
                             }
                         }
@@ -206,7 +238,7 @@ macro_rules! kernels {
             /// # Safety
             /// The machine has the features; the pointers hold what their fields say, `to` this task's alone.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn outer(o: &Outer, vectors: usize, outputs: usize) {
+            pub(crate) unsafe fn outer(o: &Outer, vectors: usize, outputs: usize) {
                 // SAFETY: handed on from this function's contract.
                 unsafe {
                     match vectors {
@@ -269,6 +301,14 @@ macro_rules! kernels {
                         }
                         x = x.add(V);
                         dy = dy.wrapping_add(o.apart);
+                    }
+                    if o.stream {
+                        for p in 0..P {
+                            for v in 0..V {
+                                _mm512_stream_ps(to.add(p * o.row + 16 * v), sum[p][v]);
+                            }
+                        }
+                        return;
                     }
                     for p in 0..P {
                         for v in 0..V {
