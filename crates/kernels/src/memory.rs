@@ -16,6 +16,8 @@ pub fn keep_freed_memory() {
     // SAFETY: `mallopt` takes plain integers and may be called at any time; both settings are documented.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
+        // One heap for all threads: those of others hold 64 MB at most, and map what is larger in spite of the line above.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
         // -1: never trim.
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
     }

@@ -1,8 +1,8 @@
 //! The three products of a linear layer for AVX-512, each weight read (or its gradient written) once.
 //!
 //! Value and input gradient: a task has a few hundred outputs and walks the sum in parts of 128 steps; in each it copies
-//! the rows' part into words, then packs the part of 64 outputs' weights into 32 KB, which stay in the first-level cache
-//! while all rows pass by. Meanwhile the next weights are asked for, so that memory, which is the limit below about 64
+//! the rows' part into words and packs weights, of which 32 KB, a part for 64 outputs, stay in the first-level cache while
+//! all rows pass by. Meanwhile the next weights are asked for, so that memory, which is the limit below about 64
 //! rows, never waits for products. The weight gradient is a sum over few rows: a task packs its outputs' gradients once
 //! and writes whole rows of the result, around the caches.
 
@@ -19,6 +19,8 @@ use crate::words::{BLOCK, Line, Unit, Values, last_mask};
 
 /// Steps of a part of the sum.
 const PART: usize = 128;
+/// Values of a row of weights that are packed together: two kilobytes.
+const WIDE: usize = 512;
 /// Sums that a task keeps: 1 MB.
 const SUMS: usize = 1 << 18;
 /// Tasks that a call is cut into where its size allows.
@@ -73,7 +75,8 @@ pub(super) fn product<T: Send + Copy>(
     let chunks = (TASKS / blocks).clamp(1, rows.div_ceil(96));
     let chunk = rows.div_ceil(chunks.max(rows.div_ceil(SUMS / BLOCK))).next_multiple_of(12);
     let chunks = rows.div_ceil(chunk);
-    let group = (blocks * chunks / TASKS).clamp(1, (SUMS / BLOCK / chunk).clamp(1, 8));
+    let tasks = if along { TASKS } else { 4 };
+    let group = (blocks * chunks / tasks).clamp(1, (SUMS / BLOCK / chunk).clamp(1, 8));
     let groups = blocks.div_ceil(group);
     let mut y: Vec<T> = Vec::with_capacity(rows * outputs);
     let out = Out(y.as_mut_ptr());
@@ -116,60 +119,78 @@ fn sums(
     scratch: &mut Scratch,
 ) {
     let (rows, padded) = (chunk.len(), chunk.len() + MOST - 1);
-    // One line more than a part fills, so that rows do not fall on the same sets of the cache.
-    let apart = PART / 16 + 1;
+    let blocks = columns.len().div_ceil(BLOCK);
+    // Weights are packed two kilobytes of each of their rows at a time, or memory would be read in pieces too short for it:
+    // several parts for one block where the sum goes along their rows, one part for all blocks where the outputs do.
+    let (parts, together) = if along { (WIDE / PART / unit.values(), 1) } else { (1, blocks) };
+    // One line more than the words fill, so that rows do not fall on the same sets of the cache.
+    let apart = parts * PART / 16 + 1;
     grow(&mut scratch.rows, rows * apart);
-    grow(&mut scratch.panel, PART * BLOCK / 16);
-    grow(&mut scratch.sums, columns.len().div_ceil(BLOCK) * padded * BLOCK / 16);
+    grow(&mut scratch.panel, parts * together * PART * BLOCK / 16);
+    grow(&mut scratch.sums, blocks * padded * BLOCK / 16);
     let row = |i: usize| scratch.rows[i.min(rows - 1) * apart..].as_ptr().cast();
     let from: Vec<*const u32> = (0..padded).map(row).collect();
-    let per_part = PART * unit.values();
-    for first in (0..inner).step_by(per_part) {
-        let inputs = (inner - first).min(per_part);
+    let depth = parts * PART * unit.values();
+    for first in (0..inner).step_by(depth) {
+        let inputs = (inner - first).min(depth);
         let steps = inputs.div_ceil(unit.values());
         for (i, row) in chunk.clone().enumerate() {
             a.along(unit, row * inner + first, inputs, &mut scratch.rows[i * apart..][..apart - 1]);
         }
-        for (b, column) in columns.clone().step_by(BLOCK).enumerate() {
+        for block in 0..blocks {
+            let column = columns.start + block * BLOCK;
             let used = (columns.end - column).min(BLOCK);
             let vectors = used.div_ceil(16);
-            let panel = &mut scratch.panel[..steps * vectors];
-            // What comes next: the same part of the next block, or the next part of the first.
-            let (next_column, next_first) =
-                if column + BLOCK < columns.end { (column + BLOCK, first) } else { (columns.start, first + per_part) };
-            let ahead = match along {
-                true => Ahead {
-                    next: w.as_ptr().wrapping_add(next_column * inner + next_first).cast(),
-                    rows: BLOCK,
-                    lines: per_part / 16,
-                    apart: 4 * inner,
-                },
-                false => Ahead {
-                    next: w.as_ptr().wrapping_add(next_first * outputs + next_column).cast(),
-                    rows: per_part,
-                    lines: BLOCK / 16,
-                    apart: 4 * outputs,
-                },
-            };
+            // SAFETY: kernels on words are chosen on machines that have them; the panel is as long as was made sure of above.
+            unsafe {
+                if along {
+                    by_input(unit, &w[column * inner + first..], inputs, used, inner, &mut scratch.panel);
+                } else if block == 0 {
+                    let w = &w[first * outputs + column..];
+                    by_output(unit, w, inputs, columns.len(), outputs, &mut scratch.panel);
+                }
+            }
+            let panel = &scratch.panel[block % together * BLOCK / 16 * steps..][..steps * vectors];
             let tile = Tile {
                 from: &from,
                 zeros: std::ptr::null(),
                 count: rows,
                 padded,
                 // SAFETY: room for this block was made above.
-                sums: unsafe { scratch.sums.as_mut_ptr().cast::<f32>().add(b * padded * BLOCK) },
+                sums: unsafe { scratch.sums.as_mut_ptr().cast::<f32>().add(block * padded * BLOCK) },
             };
-            // SAFETY: kernels on words are chosen on machines that have them; weights, panel, rows and sums are as long as
-            // was made sure of above.
-            unsafe {
-                match along {
-                    true => by_input(unit, &w[column * inner + first..], inputs, used, inner, panel),
-                    false => by_output(unit, &w[first * outputs + column..], inputs, used, outputs, panel),
-                }
-                let part = Part { taps: 0..1, start: 0, steps, odd: false, panel, ahead, first: first == 0, end: None };
-                match unit {
-                    Unit::Dot => dot::tile(&tile, &part, vectors),
-                    Unit::F32 | Unit::Fma => fma::tile(&tile, &part, vectors),
+            for (i, start) in (0..steps).step_by(PART).enumerate() {
+                // Of the weights that are packed next, this part's share is asked for.
+                let next =
+                    |row: usize, column: usize, width: usize| w.as_ptr().wrapping_add(row * width + column).cast();
+                let ahead = if along {
+                    let (row, column) = match block + 1 < blocks {
+                        true => (column + BLOCK, first),
+                        false => (columns.start, first + depth),
+                    };
+                    let share = BLOCK / parts;
+                    Ahead {
+                        next: next(row + i * share, column, inner),
+                        rows: share,
+                        lines: WIDE / 16,
+                        apart: 4 * inner,
+                    }
+                } else {
+                    let share = depth.div_ceil(blocks);
+                    let row = first + depth + block * share;
+                    let lines = columns.len().div_ceil(16);
+                    Ahead { next: next(row, columns.start, outputs), rows: share, lines, apart: 4 * outputs }
+                };
+                let steps = (steps - start).min(PART);
+                let panel = &panel[start * vectors..][..steps * vectors];
+                let first = first + start == 0;
+                let part = Part { taps: 0..1, start, steps, odd: false, panel, ahead, first, end: None };
+                // SAFETY: as above; rows, panel and sums hold what the part asks for.
+                unsafe {
+                    match unit {
+                        Unit::Dot => dot::tile(&tile, &part, vectors),
+                        Unit::F32 | Unit::Fma => fma::tile(&tile, &part, vectors),
+                    }
                 }
             }
         }

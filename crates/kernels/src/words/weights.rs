@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Line, Unit, mask, rounded};
+use super::{BLOCK, Line, Unit, mask, rounded};
 
 /// Packs the weights of a block where an output's inputs are contiguous, outputs `apart`.
 ///
@@ -29,18 +29,21 @@ pub(crate) unsafe fn by_input(unit: Unit, from: &[f32], inputs: usize, used: usi
     }
 }
 
-/// Packs the weights of a block where an input's outputs are contiguous, inputs `apart`.
+/// Packs the weights of `used` outputs where an input's outputs are contiguous, inputs `apart`: one block of [`BLOCK`] outputs
+/// after the other.
 ///
 /// # Safety
-/// As [`by_input`].
+/// As [`by_input`], for each block.
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn by_output(unit: Unit, from: &[f32], inputs: usize, used: usize, apart: usize, out: &mut [Line]) {
-    let vectors = used.div_ceil(16);
-    for (step, lines) in out.chunks_exact_mut(vectors).enumerate() {
-        for (v, line) in lines.iter_mut().enumerate() {
+    const VECTORS: usize = BLOCK / 16;
+    let (vectors, steps) = (used.div_ceil(16), inputs.div_ceil(unit.values()));
+    for step in 0..steps {
+        for v in 0..vectors {
             let row = |i: usize| (i < inputs).then(|| from[i * apart + 16 * v..].as_ptr());
             let rows = [row(step * unit.values()), row(step * unit.values() + 1)];
-            let to: *mut Line = line;
+            let block = v / VECTORS * VECTORS;
+            let to: *mut Line = &mut out[block * steps + step * (vectors - block).min(VECTORS) + v - block];
             // SAFETY: the mask keeps the loads inside the rows; a line is 16 aligned words.
             unsafe { _mm512_store_si512(to.cast(), line_across(rows, unit, mask(used - 16 * v))) };
         }
