@@ -47,6 +47,14 @@ pub(crate) fn matmul_shared(out: &mut [f32], factor: f32, a: View, b: View, [m, 
     product(out, n, [false, true], factor, a, b, [m, n, k]);
 }
 
+/// `out += factor * a b` by all of rayon's threads, `out` dense.
+///
+/// # Panics
+/// If a matrix does not lie inside its slice.
+pub(crate) fn add_matmul_shared(out: &mut [f32], factor: f32, a: View, b: View, [m, n, k]: [usize; 3]) {
+    product(out, n, [true, true], factor, a, b, [m, n, k]);
+}
+
 fn product(
     out: &mut [f32],
     stride: usize,
@@ -102,5 +110,8 @@ mod tests {
         assert_eq!(out, [35.0, 47.0, 1.0, 79.0, 107.0, 1.0]);
         matmul(&mut out[1..], 3, false, 1.0, View::rows(&a, 3), View::rows(&b, 2).t(), [2, 2, 2]);
         assert_eq!(out, [35.0, 17.0, 23.0, 79.0, 39.0, 53.0]);
+        let mut out = [1f32; 4];
+        add_matmul_shared(&mut out, 2.0, View::rows(&a, 3), View::rows(&b, 2).t(), [2, 2, 2]);
+        assert_eq!(out, [35.0, 47.0, 79.0, 107.0]);
     }
 }

@@ -1,17 +1,22 @@
 //! The D x D form, for D < N: `C = A^T B / N` is made over chunks of rows, each standardized when it is needed.
 //!
-//! 2 N D^2 flops forward, 4 N D^2 backward. Memory: C, which is smaller than a view, and two chunks of rows. The sums that
+//! 2 N D^2 flops forward, 4 N D^2 backward. Memory: C, which is smaller than a view, and three chunks of rows. The sums that
 //! the way back through the standardization needs come from C alone: the columns of `B dC^T` have mean 0 since those of B
 //! do, and their mean product with A is `sum_k dC_jk C_jk`.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::cpu::View as Input;
 use super::standardize::{Back, Moments, back, column_products, dot};
-use crate::matmul::{View, matmul};
+use crate::matmul::{View, add_matmul_shared, matmul_shared};
 
-/// Values of a chunk of rows: with two views 16 MiB.
-const CHUNK: usize = 1 << 21;
+/// Values of a chunk of rows, 8 MiB: few enough to stay in the last cache, enough rows to make packing C worth it.
+/// Small in tests, so that they see several chunks.
+const CHUNK: usize = if cfg!(test) { 1 << 13 } else { 1 << 21 };
+/// Rows of a chunk that one task standardizes.
+const ROWS: usize = 16;
 
 /// What the backward pass needs.
 pub(super) struct Saved {
@@ -27,22 +32,11 @@ pub(super) struct Saved {
 pub(super) fn forward(a: &Input, b: &Input) -> (Saved, f64) {
     let (n, d) = (a.rows(), a.d);
     let mut c = vec![0f32; d * d];
-    let height = (CHUNK / d).clamp(1, n);
-    let mut scratch = [vec![0f32; height * d], vec![0f32; height * d]];
-    for start in (0..n).step_by(height) {
-        let count = height.min(n - start);
-        for (view, out) in [a, b].into_iter().zip(&mut scratch) {
-            let out = &mut out[..count * d];
-            out.par_chunks_mut(16 * d).zip(view.z[start * d..].par_chunks(16 * d)).for_each(|(out, z)| {
-                view.moments.standardize(z, d, 0, d, out);
-            });
-        }
-        let band = band(d, 256);
-        c.par_chunks_mut(band * d).enumerate().for_each(|(i, out)| {
-            let own = View::rows(&scratch[0][i * band..], d).t();
-            let other = View::rows(&scratch[1], d);
-            matmul(out, d, start > 0, 1.0 / n as f32, own, other, [out.len() / d, d, count]);
-        });
+    for start in (0..n).step_by(height(n, d)) {
+        let rows = start..n.min(start + height(n, d));
+        let (a, b) = (standardized(a, rows.clone()), standardized(b, rows.clone()));
+        let (a, b) = (View::rows(&a, d).t(), View::rows(&b, d));
+        add_matmul_shared(&mut c, 1.0 / n as f32, a, b, [d, d, rows.len()]);
     }
     let diagonal: Vec<f64> = (0..d).map(|i| f64::from(c[i * d + i])).collect();
     let rows: Vec<f64> = c.par_chunks(d).map(|row| dot(row, row)).collect();
@@ -66,30 +60,38 @@ pub(super) fn backward(saved: &Saved, a: &Input, b: &Input, lambda: f64, upstrea
     let [along_b, scale_b] = finish(b.moments, &saved.columns);
     let zeros = vec![0f64; d];
     let (mut da, mut db) = (vec![0f32; n * d], vec![0f32; n * d]);
-    let band = band(n, 512);
-    da.par_chunks_mut(band * d).zip(db.par_chunks_mut(band * d)).enumerate().for_each(|(i, (da, db))| {
-        let count = da.len() / d;
-        let standardized = |view: &Input| {
-            let mut rows = vec![0f32; count * d];
-            view.moments.standardize(&view.z[i * band * d..][..count * d], d, 0, d, &mut rows);
-            rows
-        };
-        let (a, b) = (standardized(a), standardized(b));
-        let mut g = vec![0f32; count * d];
+    let mut g = vec![0f32; height(n, d) * d];
+    for start in (0..n).step_by(height(n, d)) {
+        let rows = start..n.min(start + height(n, d));
+        let (a, b) = (standardized(a, rows.clone()), standardized(b, rows.clone()));
+        let g = &mut g[..rows.len() * d];
         let mut one = |out: &mut [f32], own: &[f32], other: &[f32], c: View, along: &[f64], scale: &[f64]| {
-            matmul(&mut g, d, false, (2.0 * lambda) as f32, View::rows(other, d), c, [count, d, d]);
-            let rows = out.chunks_mut(d).zip(g.chunks(d)).zip(own.chunks(d).zip(other.chunks(d)));
-            for ((out, g), (own, other)) in rows {
-                back(out, &Back { g, own, other, diagonal: &diagonal }, &zeros, along, scale);
-            }
+            matmul_shared(g, (2.0 * lambda) as f32, View::rows(other, d), c, [rows.len(), d, d]);
+            let out = out[start * d..rows.end * d].par_chunks_mut(d).zip(g.par_chunks(d));
+            out.zip(own.par_chunks(d).zip(other.par_chunks(d))).with_min_len(ROWS).for_each(
+                |((out, g), (own, other))| {
+                    back(out, &Back { g, own, other, diagonal: &diagonal }, &zeros, along, scale);
+                },
+            );
         };
-        one(da, &a, &b, c.t(), &along_a, &scale_a);
-        one(db, &b, &a, c, &along_b, &scale_b);
-    });
+        one(&mut da, &a, &b, c.t(), &along_a, &scale_a);
+        one(&mut db, &b, &a, c, &along_b, &scale_b);
+    }
     [da, db]
 }
 
-/// Rows of a task of `rows` in all: `most`, or less so that there are about eight tasks, but not much fewer than 32.
-fn band(rows: usize, most: usize) -> usize {
-    rows.div_ceil(8).next_multiple_of(16).clamp(32, most)
+/// Rows of a chunk.
+fn height(n: usize, d: usize) -> usize {
+    (CHUNK / d).clamp(1, n)
+}
+
+/// Some rows of a view, standardized.
+fn standardized(view: &Input, rows: Range<usize>) -> Vec<f32> {
+    let d = view.d;
+    let mut out = vec![0f32; rows.len() * d];
+    let z = &view.z[rows.start * d..rows.end * d];
+    out.par_chunks_mut(ROWS * d).zip(z.par_chunks(ROWS * d)).for_each(|(out, z)| {
+        view.moments.standardize(z, d, 0, d, out);
+    });
+    out
 }

@@ -186,12 +186,12 @@ fn a_constant_column_is_a_redundancy_of_zero_and_a_nan_is_not_hidden() -> Result
 
 #[test]
 fn threads_do_not_change_a_bit() -> Result<()> {
-    for d in [300, 700] {
+    for (n, d) in [(200, 300), (200, 700), (900, 300)] {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| -> Result<_> {
-                let a = Var::from_tensor(&Array::random(&[200, d], 1).tensor()?)?;
-                let b = Array::random(&[200, d], 2).tensor()?;
+                let a = Var::from_tensor(&Array::random(&[n, d], 1).tensor()?)?;
+                let b = Array::random(&[n, d], 2).tensor()?;
                 let loss = barlow_twins(&a, &b, 0.2, EPS)?.total;
                 let grads = loss.backward()?;
                 Ok((loss.to_scalar::<f32>()?, grads.get(&a).unwrap().to_vec2::<f32>()?))
