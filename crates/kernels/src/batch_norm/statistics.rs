@@ -85,7 +85,9 @@ multiversion! {
             let (c, d) = rest.split_at(wide);
             for strip in strips(wide) {
                 let (a, b, c, d) = (&a[strip.clone()], &b[strip.clone()], &c[strip.clone()], &d[strip.clone()]);
-                [a, b, c, d].map(prefetch);
+                for row in [a, b, c, d] {
+                    prefetch(row);
+                }
                 let n = a.len();
                 let (b, c, d, shift) = (&b[..n], &c[..n], &d[..n], &shift[strip.clone()][..n]);
                 let (first, second) = (&mut first[strip.clone()][..n], &mut second[strip][..n]);
