@@ -16,26 +16,26 @@ pub(super) const TASKS: usize = 32;
 
 /// Where tasks write: each writes its own pixels, whole rows, and every row is written once.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
-    start: *mut f32,
+pub(super) struct Rows<T = f32> {
+    start: *mut T,
     rows: usize,
     width: usize,
 }
 
 // SAFETY: tasks on different threads write different rows (the phases partition an image's pixels, tiles a phase's).
-unsafe impl Send for Rows {}
+unsafe impl<T: Send> Send for Rows<T> {}
 // SAFETY: as above; nothing reads through it.
-unsafe impl Sync for Rows {}
+unsafe impl<T: Send> Sync for Rows<T> {}
 
-impl Rows {
+impl<T: Copy> Rows<T> {
     /// The rows of `y`, whose capacity they fill.
-    pub(super) fn new(y: &mut Vec<f32>, rows: usize, width: usize) -> Self {
+    pub(super) fn new(y: &mut Vec<T>, rows: usize, width: usize) -> Self {
         assert!(rows * width <= y.capacity());
         Self { start: y.as_mut_ptr(), rows, width }
     }
 
     /// The first element of a row.
-    pub(super) fn row(self, row: usize) -> *mut f32 {
+    pub(super) fn row(self, row: usize) -> *mut T {
         assert!(row < self.rows);
         // SAFETY: the row lies inside the allocation of `rows * width` elements.
         unsafe { self.start.add(row * self.width) }

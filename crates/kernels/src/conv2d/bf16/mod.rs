@@ -3,7 +3,8 @@
 //!
 //! With AVX-512 there are kernels on 32-bit words, in two kinds ((`crate::words::Unit`)): f32 multiply-adds on values that are
 //! widened for a tile at a time, and products of pairs (`vdpbf16ps`) read where they lie. Which one is faster depends on
-//! the processor; it is measured once. Other machines widen whole tensors and take the f32 convolution.
+//! the processor. With multiply-adds, 3x3 kernels of stride 1 go through Winograd's algorithm in f32 (its transformed values would
+//! not fit bf16). Other machines widen whole tensors and take the f32 convolution.
 
 #[cfg(target_arch = "x86_64")]
 mod gather;
@@ -20,6 +21,7 @@ use half::bf16;
 
 use super::cpu;
 use super::geometry::Geometry;
+use super::winograd;
 use crate::dense::{narrow, round, widen};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -30,6 +32,9 @@ use crate::words::unit::choose;
 /// # Panics
 /// If a slice has not its geometry's length.
 pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16> {
+    if winograd::suits(g) && !pairs(isa) {
+        return winograd::forward(isa, g, x, &round(w));
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(unit) = choose(isa) {
         return x86::forward(unit, g, x, w);
@@ -42,6 +47,9 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[bf16], w: &[f32]) -> Vec<bf16
 /// # Panics
 /// If a slice has not its geometry's length.
 pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[bf16], add: Option<&[bf16]>) -> Vec<bf16> {
+    if winograd::suits(g) && !pairs(isa) {
+        return winograd::input_grad(isa, g, &round(w), dy, add);
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(unit) = choose(isa) {
         return x86::input_grad(unit, g, w, dy, add);
@@ -55,11 +63,22 @@ pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[bf16], add: Op
 /// # Panics
 /// If a slice has not its geometry's length.
 pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
+    if winograd::suits(g) && !pairs(isa) {
+        return winograd::weight_grad(isa, g, x, dy);
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(unit) = choose(isa) {
         return x86::weight_grad(unit, g, x, dy);
     }
     cpu::weight_grad(isa, g, &widen(x), &widen(dy))
+}
+
+/// Whether products of pairs run here. Where they do not, Winograd's algorithm saves more than it costs.
+fn pairs(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return choose(isa) == Some(crate::words::Unit::Dot);
+    #[cfg(not(target_arch = "x86_64"))]
+    return isa == Isa::Avx512Bf16;
 }
 
 /// The three passes on words.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::transform::{PLACES, POINTS, STEP, gather_kernel_grad, spread_image, spread_output_grad};
-use super::{LANES, SKEW, Spread, Tiles};
+use super::{LANES, Pixel, SKEW, Spread, Tiles};
 use crate::conv2d::direct::TASKS;
 use crate::conv2d::geometry::Geometry;
 use crate::conv2d::outer::{Groups, outer};
@@ -24,7 +24,7 @@ thread_local! {
 }
 
 /// The gradient for `w`, `[o, 3, 3, c]`, of the output's gradient `dy`.
-pub(in crate::conv2d) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
+pub(in crate::conv2d) fn weight_grad<T: Pixel>(isa: Isa, g: &Geometry, x: &[T], dy: &[T]) -> Vec<f32> {
     let count = [g.oh, g.ow].map(|size| size.div_ceil(STEP));
     let all = g.n * count[0] * count[1];
     let (sources, gradients) = (Tiles::new(x, [g.h, g.w], g.c, count), Tiles::new(dy, [g.oh, g.ow], g.o, count));

@@ -4,6 +4,9 @@
 //! A task takes a block of tiles (4x4 output pixels, 6x6 of the source) and some blocks of output channels: it transforms the
 //! tiles, multiplies each of the 36 places by its matrix of transformed weights, and transforms the results back. What it
 //! holds in between fits the second-level cache. The input gradient is the same with a turned kernel.
+//!
+//! Pixels may be bf16: they are widened on their way into the transforms and rounded once on their way out; everything
+//! between is f32.
 
 mod grad;
 mod lanes;
@@ -22,7 +25,7 @@ use super::pack::{BLOCK, Packed};
 use crate::isa::Isa;
 use crate::matmul::{View, matmul};
 pub(super) use grad::weight_grad;
-use lanes::LANES;
+use lanes::{LANES, Pixel};
 use transform::{PLACES, POINTS, STEP, gather_output, spread_image, spread_kernel};
 
 /// The fewest channels, on either side, with which the transforms are worth their time.
@@ -63,7 +66,7 @@ struct Sizes {
 }
 
 /// `y` `[n, oh, ow, o]` of `x` and `w`.
-pub(super) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> {
+pub(super) fn forward<T: Pixel>(isa: Isa, g: &Geometry, x: &[T], w: &[f32]) -> Vec<T> {
     let taps: Vec<usize> = (0..9).collect();
     let packed = Packed::new(w, &taps, g.c, g.o, [9 * g.c, g.c, 1], LANES);
     let (source, out) = ([g.h, g.w], [g.oh, g.ow]);
@@ -72,7 +75,7 @@ pub(super) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> 
 }
 
 /// The gradient for `x`, `[n, h, w, c]`, of the output's gradient `dy`; plus `add`, which has that shape.
-pub(super) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn input_grad<T: Pixel>(isa: Isa, g: &Geometry, w: &[f32], dy: &[T], add: Option<&[T]>) -> Vec<T> {
     let taps: Vec<usize> = (0..9).rev().collect();
     let packed = Packed::new(w, &taps, g.o, g.c, [1, g.c, 9 * g.c], LANES);
     let (source, out) = ([g.oh, g.ow], [g.h, g.w]);
@@ -149,23 +152,23 @@ impl<'a> Weights<'a> {
 }
 
 /// The tiles of a batch: where their pixels lie.
-struct Tiles<'a> {
+struct Tiles<'a, T> {
     /// Images `[size, channels]`.
-    data: &'a [f32],
+    data: &'a [T],
     size: [usize; 2],
     channels: usize,
     /// Tiles of an image, down and across.
     count: [usize; 2],
-    zeros: Vec<f32>,
+    zeros: Vec<T>,
 }
 
-impl<'a> Tiles<'a> {
-    fn new(data: &'a [f32], size: [usize; 2], channels: usize, count: [usize; 2]) -> Self {
-        Self { data, size, channels, count, zeros: vec![0.0; channels] }
+impl<'a, T: Pixel> Tiles<'a, T> {
+    fn new(data: &'a [T], size: [usize; 2], channels: usize, count: [usize; 2]) -> Self {
+        Self { data, size, channels, count, zeros: vec![T::zero(); channels] }
     }
 
     /// The N x N pixels of a tile from `padding` above and left of its first output on; zeros where there are none.
-    fn pixels<const N: usize, const ALL: usize>(&self, tile: usize, padding: usize) -> [*const f32; ALL] {
+    fn pixels<const N: usize, const ALL: usize>(&self, tile: usize, padding: usize) -> [*const T; ALL] {
         let (across, per_image) = (self.count[1], self.count[0] * self.count[1]);
         let (top, left) = (tile % per_image / across * STEP, tile % across * STEP);
         let image = self.size[0] * self.size[1] * self.channels;
@@ -180,12 +183,12 @@ impl<'a> Tiles<'a> {
     }
 }
 
-fn convolve(isa: Isa, s: &Sizes, source: &[f32], weights: &Packed, add: Option<&[f32]>) -> Vec<f32> {
+fn convolve<T: Pixel>(isa: Isa, s: &Sizes, source: &[T], weights: &Packed, add: Option<&[T]>) -> Vec<T> {
     let weights = Weights::new(isa, weights);
     let count = s.out.map(|size| size.div_ceil(STEP));
     let all = s.images * count[0] * count[1];
     let len = s.images * s.out[0] * s.out[1] * s.outputs;
-    let mut y: Vec<f32> = Vec::with_capacity(len);
+    let mut y: Vec<T> = Vec::with_capacity(len);
     let out = Rows::new(&mut y, s.images * s.out[0] * s.out[1], s.outputs);
     let tiles = Tiles::new(source, s.source, s.inputs, count);
     let blocks = weights.packed.blocks();
@@ -246,15 +249,15 @@ impl Spread {
 }
 
 #[allow(clippy::too_many_arguments)]
-fn block_of_tiles(
+fn block_of_tiles<T: Pixel>(
     isa: Isa,
     s: &Sizes,
-    tiles: &Tiles,
+    tiles: &Tiles<T>,
     range: Range<usize>,
     weights: &Weights,
     blocks: Range<usize>,
-    add: Option<&[f32]>,
-    out: Rows,
+    add: Option<&[T]>,
+    out: Rows<T>,
 ) {
     let count = range.len();
     let spread = Spread::new(isa, count);

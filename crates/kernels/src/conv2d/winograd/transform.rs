@@ -14,7 +14,7 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m512;
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{LANES, Lanes, Pixel};
 use crate::isa::Isa;
 
 /// Values of a transformed tile along one dimension.
@@ -111,28 +111,18 @@ macro_rules! both {
     }};
 }
 
-/// Channels `at..` of one pixel, at most 16, zero past `end`.
-///
-/// # Safety
-/// `from` begins `end` channels; `at` is less than `end`.
-#[inline(always)]
-unsafe fn load<L: Lanes>(from: *const f32, at: usize, end: usize) -> L {
-    // SAFETY: the channels `at..end` exist, and no more than those are read.
-    unsafe {
-        match end - at >= LANES {
-            true => L::load(from.add(at)),
-            false => L::load_part(from.add(at), end - at),
-        }
-    }
-}
-
 /// `B' d B` of the tile whose pixels begin at `pixels`, of channels `channels` (at most 64); place p of the result goes to
 /// `to + p * place`.
 ///
 /// # Safety
 /// Each pixel begins `channels.end` values; `to` has room for each place's channels, rounded up to 16.
 #[inline(always)]
-unsafe fn any_image<L: Lanes>(pixels: &[*const f32; PLACES], channels: Range<usize>, to: *mut f32, place: usize) {
+unsafe fn any_image<L: Lanes, T: Pixel>(
+    pixels: &[*const T; PLACES],
+    channels: Range<usize>,
+    to: *mut f32,
+    place: usize,
+) {
     let mut c = channels.start;
     while c < channels.end {
         // SAFETY: handed on from this function's contract.
@@ -140,7 +130,7 @@ unsafe fn any_image<L: Lanes>(pixels: &[*const f32; PLACES], channels: Range<usi
             let mut x = [[L::splat(0.0); POINTS]; POINTS];
             for i in 0..POINTS {
                 for j in 0..POINTS {
-                    x[i][j] = load(pixels[i * POINTS + j], c, channels.end);
+                    x[i][j] = T::load(pixels[i * POINTS + j], c, channels.end);
                 }
             }
             let v = both!(image, POINTS, POINTS, x);
@@ -157,8 +147,8 @@ unsafe fn any_image<L: Lanes>(pixels: &[*const f32; PLACES], channels: Range<usi
 /// # Safety
 /// As [`any_image`].
 #[inline(always)]
-unsafe fn any_output_grad<L: Lanes>(
-    pixels: &[*const f32; STEP * STEP],
+unsafe fn any_output_grad<L: Lanes, T: Pixel>(
+    pixels: &[*const T; STEP * STEP],
     channels: Range<usize>,
     to: *mut f32,
     place: usize,
@@ -170,7 +160,7 @@ unsafe fn any_output_grad<L: Lanes>(
             let mut x = [[L::splat(0.0); STEP]; STEP];
             for i in 0..STEP {
                 for j in 0..STEP {
-                    x[i][j] = load(pixels[i * STEP + j], c, channels.end);
+                    x[i][j] = T::load(pixels[i * STEP + j], c, channels.end);
                 }
             }
             let z = both!(output_grad, STEP, POINTS, x);
@@ -187,12 +177,12 @@ unsafe fn any_output_grad<L: Lanes>(
 /// # Safety
 /// `from` holds the tile's values for each place, `place` apart, with channels rounded up to 16; each pixel of `to` and `add` begins `channels` values.
 #[inline(always)]
-unsafe fn any_output<L: Lanes>(
+unsafe fn any_output<L: Lanes, T: Pixel>(
     from: *const f32,
     place: usize,
     channels: usize,
-    to: &[*mut f32; STEP * STEP],
-    add: Option<&[*const f32; STEP * STEP]>,
+    to: &[*mut T; STEP * STEP],
+    add: Option<&[*const T; STEP * STEP]>,
 ) {
     let mut c = 0;
     while c < channels {
@@ -211,13 +201,10 @@ unsafe fn any_output<L: Lanes>(
                     continue;
                 }
                 let y = match add {
-                    Some(add) => y.plus(load(add[pixel], c, channels)),
+                    Some(add) => y.plus(T::load(add[pixel], c, channels)),
                     None => y,
                 };
-                match channels - c >= LANES {
-                    true => y.store(to[pixel].add(c)),
-                    false => y.store_part(to[pixel].add(c), channels - c),
-                }
+                T::store(y, to[pixel], c, channels);
             }
         }
         c += LANES;
@@ -276,20 +263,20 @@ unsafe fn any_kernel_grad<L: Lanes>(from: *const f32, place: usize, to: *mut f32
 
 /// Defines a function that runs a generic transform on the registers of an instruction set.
 macro_rules! dispatch {
-    ($(#[$attr:meta])* $name:ident, $any:ident, ($($arg:ident: $ty:ty),* $(,)?)) => {
+    ($(#[$attr:meta])* $name:ident $(<$t:ident>)?, $any:ident, ($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$attr])*
-        pub(super) unsafe fn $name(isa: Isa, $($arg: $ty),*) {
+        pub(super) unsafe fn $name $(<$t: Pixel>)? (isa: Isa, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
-            unsafe fn avx512($($arg: $ty),*) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            unsafe fn avx512 $(<$t: Pixel>)? ($($arg: $ty),*) {
                 // SAFETY: the contract is the same.
-                unsafe { $any::<__m512>($($arg),*) }
+                unsafe { $any::<__m512 $(, $t)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2")]
-            unsafe fn avx2($($arg: $ty),*) {
+            unsafe fn avx2 $(<$t: Pixel>)? ($($arg: $ty),*) {
                 // SAFETY: the contract is the same.
-                unsafe { $any::<[f32; LANES]>($($arg),*) }
+                unsafe { $any::<[f32; LANES] $(, $t)?>($($arg),*) }
             }
             // SAFETY: the contract is the same, and the set was detected.
             unsafe {
@@ -298,7 +285,7 @@ macro_rules! dispatch {
                     Isa::Avx512 | Isa::Avx512Bf16 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2($($arg),*),
-                    _ => $any::<[f32; LANES]>($($arg),*),
+                    _ => $any::<[f32; LANES] $(, $t)?>($($arg),*),
                 }
             }
         }
@@ -310,7 +297,7 @@ dispatch! {
     ///
     /// # Safety
     /// As [`any_image`]; the machine has `isa`.
-    spread_image, any_image, (pixels: &[*const f32; PLACES], channels: Range<usize>, to: *mut f32, place: usize)
+    spread_image<T>, any_image, (pixels: &[*const T; PLACES], channels: Range<usize>, to: *mut f32, place: usize)
 }
 
 dispatch! {
@@ -318,8 +305,8 @@ dispatch! {
     ///
     /// # Safety
     /// As [`any_output_grad`]; the machine has `isa`.
-    spread_output_grad, any_output_grad,
-    (pixels: &[*const f32; STEP * STEP], channels: Range<usize>, to: *mut f32, place: usize)
+    spread_output_grad<T>, any_output_grad,
+    (pixels: &[*const T; STEP * STEP], channels: Range<usize>, to: *mut f32, place: usize)
 }
 
 dispatch! {
@@ -327,12 +314,12 @@ dispatch! {
     ///
     /// # Safety
     /// As [`any_output`]; the machine has `isa`.
-    gather_output, any_output, (
+    gather_output<T>, any_output, (
         from: *const f32,
         place: usize,
         channels: usize,
-        to: &[*mut f32; STEP * STEP],
-        add: Option<&[*const f32; STEP * STEP]>,
+        to: &[*mut T; STEP * STEP],
+        add: Option<&[*const T; STEP * STEP]>,
     )
 }
 
