@@ -45,7 +45,7 @@ pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[f32], add: Opt
 /// If a slice has not its geometry's length.
 pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
     assert!(x.len() == g.n * g.h * g.w * g.c && dy.len() == g.n * g.oh * g.ow * g.o, "conv2d: lengths");
-    match winograd::suits(g) {
+    match winograd::suits_weight_grad(g) {
         true => winograd::weight_grad(isa, g, x, dy),
         false => direct_grad::weight_grad(isa, g, x, dy),
     }

@@ -4,7 +4,6 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::cpu;
 use super::geometry::Geometry;
-use super::winograd;
 use super::{conv2d, forward, geometry, input_grad, reference, weight_grad};
 use crate::check::{Array, Tolerance, check_op};
 use crate::isa::Isa;
@@ -72,7 +71,7 @@ pub(super) fn reference_grads(g: &Geometry, x: &Array, w: &Array, dy: &Array) ->
     (dx, dw)
 }
 
-fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
+pub(super) fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1f64, |m, v| m.max(v.abs()));
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
@@ -80,7 +79,7 @@ fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
     }
 }
 
-fn f32s(x: &Array) -> Vec<f32> {
+pub(super) fn f32s(x: &Array) -> Vec<f32> {
     x.data.iter().map(|&v| v as f32).collect()
 }
 
@@ -94,12 +93,8 @@ fn every_instruction_set_equals_the_reference() {
         ([4, 8, 8, 33], [40, 1, 1, 33], 2, 0),
         ([2, 20, 20, 3], [64, 7, 7, 3], 2, 3),
         ([1, 2, 2, 130], [129, 3, 3, 130], 1, 1),
-        ([2, 5, 7, 35], [33, 3, 3, 35], 1, 1),
-        ([3, 7, 7, 64], [70, 3, 3, 64], 1, 1),
-        ([1, 14, 14, 130], [50, 3, 3, 130], 1, 1),
-        ([1, 9, 8, 32], [32, 3, 3, 32], 1, 0),
-        ([1, 8, 9, 32], [40, 3, 3, 32], 1, 2),
-        ([40, 9, 9, 33], [34, 3, 3, 33], 1, 1),
+        // Enough tiles for Winograd's algorithm in all passes.
+        ([8, 9, 11, 33], [34, 3, 3, 33], 1, 1),
     ] {
         let g = geometry(&x, &w, stride, padding).unwrap();
         let (x, w) = (Array::random(&x, 3), Array::random(&w, 4));
@@ -152,44 +147,6 @@ fn nan_and_infinity_pass_through() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// By Winograd's algorithm: whatever the definition makes non-finite stays so, and only the 4x4 tiles that read a non-finite
-/// value may lose more.
-#[test]
-fn winograd_keeps_non_finite_values_and_spreads_them_no_further_than_their_tiles() {
-    const C: usize = 32;
-    let g = geometry(&[1, 13, 13, C], &[C, 3, 3, C], 1, 1).unwrap();
-    let at = |row: usize, col: usize| row * 13 + col;
-    for (row, col) in [(0, 0), (3, 4), (6, 6), (12, 9)] {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let (mut x, w) = (f32s(&Array::random(&[1, 13, 13, C], 12)), f32s(&Array::random(&[C, 3, 3, C], 13)));
-            x[at(row, col) * C + 5] = bad;
-            for isa in Isa::available() {
-                assert!(winograd::suits(&g));
-                for y in [cpu::forward(isa, &g, &x, &w), cpu::input_grad(isa, &g, &w, &x, None)] {
-                    for (pixel, y) in y.chunks_exact(C).enumerate() {
-                        let (r, q) = (pixel / 13, pixel % 13);
-                        if r.abs_diff(row) <= 1 && q.abs_diff(col) <= 1 {
-                            assert!(y.iter().all(|v| !v.is_finite()), "{isa:?} {bad} at ({row}, {col}): ({r}, {q})");
-                        }
-                        let reads = |tile: usize, at: usize| (tile / 4 * 4..tile / 4 * 4 + 6).contains(&(at + 1));
-                        if !(reads(r, row) && reads(q, col)) {
-                            assert!(y.iter().all(|v| v.is_finite()), "{isa:?} {bad} at ({row}, {col}): ({r}, {q})");
-                        }
-                    }
-                }
-                let dw = cpu::weight_grad(isa, &g, &x, &vec![1.0; 13 * 13 * C]);
-                for (i, v) in dw.iter().enumerate().filter(|(i, _)| i % C == 5) {
-                    // A corner's pixel is not read by every tap.
-                    let (down, right) = (i / C % 9 / 3, i / C % 3);
-                    let read = (0..13).contains(&(row + 1).wrapping_sub(down))
-                        && (0..13).contains(&(col + 1).wrapping_sub(right));
-                    assert!(!read || !v.is_finite(), "{isa:?} {bad} at ({row}, {col}): dw {i}");
-                }
-            }
-        }
-    }
 }
 
 /// The functions outside of the graph take tensors of any layout and give what the graph gives.

@@ -12,6 +12,8 @@ mod grad;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod micro;
+#[cfg(test)]
+mod tests;
 mod transform;
 
 use std::cell::RefCell;
@@ -42,17 +44,26 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// Whether this convolution's passes run here: 3x3, stride 1, enough channels, and outputs that fill their tiles.
-pub(super) fn suits(g: &Geometry) -> bool {
+/// Whether this algorithm can run the convolution, and whether its tiles would be filled and its channels many enough.
+fn fits(g: &Geometry) -> bool {
     let place = |size: usize| size.div_ceil(STEP) * POINTS;
     let filled = |[h, w]: [usize; 2]| 3 * place(h) * place(w) <= 2 * 9 * h * w;
-    g.kh == 3
-        && g.kw == 3
-        && g.stride == 1
-        && g.padding <= 2
-        && g.c.min(g.o) >= CHANNELS
-        && filled([g.oh, g.ow])
-        && filled([g.h, g.w])
+    let shape = g.kh == 3 && g.kw == 3 && g.stride == 1 && g.padding <= 2;
+    shape && g.c.min(g.o) >= CHANNELS && filled([g.oh, g.ow]) && filled([g.h, g.w])
+}
+
+fn tiles(g: &Geometry) -> usize {
+    g.n * g.oh.div_ceil(STEP) * g.ow.div_ceil(STEP)
+}
+
+/// Whether the forward pass and the input gradient run here: there are enough tiles to pay for transforming the weights.
+pub(super) fn suits(g: &Geometry) -> bool {
+    fits(g) && tiles(g) >= 64
+}
+
+/// Whether the weight gradient runs here: there are enough tiles to pay for transforming the sums.
+pub(super) fn suits_weight_grad(g: &Geometry) -> bool {
+    fits(g) && tiles(g) >= 32
 }
 
 /// One convolution without stride: source images `[h, w, inputs]`, outputs `[oh, ow, outputs]`.
@@ -196,7 +207,8 @@ fn convolve<T: Pixel>(isa: Isa, s: &Sizes, source: &[T], weights: &Packed, add: 
     let tasks = all.div_ceil(most.min((all * blocks).div_ceil(TASKS)).max(24));
     let size = all.div_ceil(tasks).next_multiple_of(GROUP);
     let tasks = all.div_ceil(size);
-    let group = blocks.div_ceil(TASKS.div_ceil(tasks));
+    // Few groups: each transforms the tiles again.
+    let group = blocks.div_ceil((TASKS / 4).div_ceil(tasks));
     let groups = blocks.div_ceil(group);
     (0..tasks * groups).into_par_iter().with_max_len(1).for_each(|task| {
         let (first, part) = (task / groups * size, task % groups * group);
