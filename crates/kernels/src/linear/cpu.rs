@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use candle_core::DType;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -34,6 +33,9 @@ pub(super) trait Number: Element {
     fn from_f32s(values: Vec<f32>) -> Vec<Self>;
     /// The weights as this type sees them.
     fn weights(w: &[f32]) -> Cow<'_, [f32]>;
+    /// What multiplies numbers of this type under this instruction set, if there are kernels for it.
+    #[cfg(target_arch = "x86_64")]
+    fn unit(isa: Isa) -> Option<Unit>;
     #[cfg(target_arch = "x86_64")]
     fn values(values: &[Self]) -> Values<'_>;
 }
@@ -49,6 +51,11 @@ impl Number for f32 {
 
     fn weights(w: &[f32]) -> Cow<'_, [f32]> {
         w.into()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn unit(isa: Isa) -> Option<Unit> {
+        (isa >= Isa::Avx512).then_some(Unit::F32)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -71,17 +78,13 @@ impl Number for bf16 {
     }
 
     #[cfg(target_arch = "x86_64")]
+    fn unit(isa: Isa) -> Option<Unit> {
+        choose(isa)
+    }
+
+    #[cfg(target_arch = "x86_64")]
     fn values(values: &[Self]) -> Values<'_> {
         Values::Bf16(values)
-    }
-}
-
-/// What multiplies numbers of this type under this instruction set, if there are kernels for it.
-#[cfg(target_arch = "x86_64")]
-fn unit<T: Number>(isa: Isa) -> Option<Unit> {
-    match T::DTYPE {
-        DType::BF16 => choose(isa),
-        _ => (isa >= Isa::Avx512).then_some(Unit::F32),
     }
 }
 
@@ -89,7 +92,7 @@ fn unit<T: Number>(isa: Isa) -> Option<Unit> {
 pub(super) fn value<T: Number>(isa: Isa, x: &[T], w: &[f32], bias: Option<&[f32]>, e: Extents) -> Vec<T> {
     let dims = [e.rows, e.inputs, e.outputs];
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::<T>(isa) {
+    if let Some(unit) = T::unit(isa) {
         return match bias {
             Some(bias) => words::product(unit, T::values(x), w, dims, true, |k, sum| T::narrow(sum + bias[k])),
             None => words::product(unit, T::values(x), w, dims, true, |_, sum| T::narrow(sum)),
@@ -110,7 +113,7 @@ pub(super) fn value<T: Number>(isa: Isa, x: &[T], w: &[f32], bias: Option<&[f32]
 pub(super) fn to_inputs<T: Number>(isa: Isa, dy: &[T], w: &[f32], e: Extents) -> Vec<T> {
     let dims = [e.rows, e.outputs, e.inputs];
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::<T>(isa) {
+    if let Some(unit) = T::unit(isa) {
         return words::product(unit, T::values(dy), w, dims, false, |_, sum| T::narrow(sum));
     }
     let (mut dx, dy, w) = (vec![0.0; e.rows * e.inputs], T::f32s(dy), T::weights(w));
@@ -122,7 +125,7 @@ pub(super) fn to_inputs<T: Number>(isa: Isa, dy: &[T], w: &[f32], e: Extents) ->
 /// `dw = dy^T x`.
 pub(super) fn to_weights<T: Number>(isa: Isa, dy: &[T], x: &[T], e: Extents) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = unit::<T>(isa) {
+    if let Some(unit) = T::unit(isa) {
         return words::weight_gradient(unit, T::values(dy), T::values(x), e);
     }
     let (mut dw, dy, x) = (vec![0.0; e.outputs * e.inputs], T::f32s(dy), T::f32s(x));

@@ -1,7 +1,7 @@
 //! Convolution of bf16 activations: products of bf16 values are added in f32, results rounded once. Weights are rounded to
 //! bf16 while they are packed.
 //!
-//! With AVX-512 there are kernels on 32-bit words, in two kinds ((`crate::words::Unit`)): f32 multiply-adds on values that are
+//! With AVX-512 there are kernels on 32-bit words, in two kinds (`crate::words::Unit`): f32 multiply-adds on values that are
 //! widened for a tile at a time, and products of pairs (`vdpbf16ps`) read where they lie. Which one is faster depends on
 //! the processor. With multiply-adds, 3x3 kernels of stride 1 go through Winograd's algorithm in f32 (its transformed values would
 //! not fit bf16). Other machines widen whole tensors and take the f32 convolution.
@@ -63,7 +63,7 @@ pub(crate) fn input_grad(isa: Isa, g: &Geometry, w: &[f32], dy: &[bf16], add: Op
 /// # Panics
 /// If a slice has not its geometry's length.
 pub(crate) fn weight_grad(isa: Isa, g: &Geometry, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
-    if winograd::suits(g) && !pairs(isa) {
+    if winograd::suits_weight_grad(g) && !pairs(isa) {
         return winograd::weight_grad(isa, g, x, dy);
     }
     #[cfg(target_arch = "x86_64")]
