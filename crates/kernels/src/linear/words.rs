@@ -51,6 +51,13 @@ fn grow(lines: &mut Vec<Line>, len: usize) {
 #[derive(Clone, Copy)]
 struct Out<T>(*mut T);
 
+impl<T> Out<T> {
+    /// The first element. (A closure that reads the field would capture the pointer alone.)
+    fn start(&self) -> *mut T {
+        self.0
+    }
+}
+
 // SAFETY: tasks on different threads write different elements.
 unsafe impl<T> Send for Out<T> {}
 // SAFETY: as above; nothing reads through it.
@@ -81,7 +88,6 @@ pub(super) fn product<T: Send + Copy>(
     let mut y: Vec<T> = Vec::with_capacity(rows * outputs);
     let out = Out(y.as_mut_ptr());
     (0..groups * chunks).into_par_iter().with_max_len(1).for_each(|task| {
-        let out = out;
         let (columns, chunk) = {
             let (first, row) = (task / chunks * group * BLOCK, task % chunks * chunk);
             (first..(first + group * BLOCK).min(outputs), row..(row + chunk).min(rows))
@@ -95,7 +101,7 @@ pub(super) fn product<T: Send + Copy>(
                     let at = ((first - columns.start) / BLOCK * padded + i) * BLOCK;
                     for k in 0..(columns.end - first).min(BLOCK) {
                         // SAFETY: `sums` are `[blocks, padded, BLOCK]`; the element of y is this task's alone.
-                        unsafe { *out.0.add(row * outputs + first + k) = finish(first + k, *sums.add(at + k)) };
+                        unsafe { *out.start().add(row * outputs + first + k) = finish(first + k, *sums.add(at + k)) };
                     }
                 }
             }
@@ -207,19 +213,20 @@ pub(super) fn weight_gradient(unit: Unit, dy: Values, x: Values, e: Extents) -> 
     let out = Out(dw.as_mut_ptr());
     // Columns before the first that lies on a cache line; with whole lines between rows, it does in every row.
     let head = match e.inputs % 16 {
-        0 => (out.0.align_offset(64)).min(15),
+        0 => (out.start().align_offset(64)).min(15),
         _ => 0,
     };
-    let stream = e.inputs % 16 == 0 && e.rows <= ROWS;
+    let stream = e.inputs.is_multiple_of(16) && e.rows <= ROWS;
     let range = (e.outputs / TASKS).clamp(1, 192).next_multiple_of(12);
     (0..e.outputs.div_ceil(range)).into_par_iter().with_max_len(1).for_each(|task| {
-        let out = out;
         let outputs = task * range..((task + 1) * range).min(e.outputs);
         SCRATCH.with_borrow_mut(|scratch| {
             for first in (0..e.rows).step_by(ROWS) {
                 let rows = first..(first + ROWS).min(e.rows);
                 // SAFETY: these rows of dw are this task's alone.
-                unsafe { outer(unit, dy, x, e, rows, outputs.clone(), [head, usize::from(stream)], scratch, out.0) };
+                unsafe {
+                    outer(unit, dy, x, e, rows, outputs.clone(), [head, usize::from(stream)], scratch, out.start())
+                };
             }
         });
         // SAFETY: every x86-64 has the instruction.

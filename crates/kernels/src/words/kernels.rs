@@ -334,7 +334,7 @@ fn multiply_f32(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn multiply_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     // SAFETY: both are 512 bits without a meaning of their own.
-    let (a, b): (__m512bh, __m512bh) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
+    let [a, b] = [a, b].map(|v| unsafe { std::mem::transmute::<__m512i, __m512bh>(v) });
     _mm512_dpbf16_ps(sum, a, b)
 }
 

@@ -39,6 +39,13 @@ pub(super) struct Source<'a> {
 #[derive(Clone, Copy)]
 struct Out(*mut bf16);
 
+impl Out {
+    /// The first element. (A closure that reads the field would capture the pointer alone.)
+    fn start(&self) -> *mut bf16 {
+        self.0
+    }
+}
+
 // SAFETY: tasks on different threads write different elements (the phases partition an image's pixels, tiles and groups of
 // blocks a phase's).
 unsafe impl Send for Out {}
@@ -109,7 +116,6 @@ pub(super) fn gather(
         let group = blocks.div_ceil(TASKS.div_ceil(tiles));
         let groups = blocks.div_ceil(group);
         (0..tiles * groups).into_par_iter().with_max_len(1).for_each(|task| {
-            let out = out;
             let first = task % groups * group;
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.fill(unit, source, phase, weights.inputs, cut.spans(task / groups, phase), out_rows);
@@ -124,7 +130,7 @@ pub(super) fn gather(
                 for block in first..(first + group).min(blocks) {
                     let vectors = weights.vectors(block);
                     let lanes = last_mask(weights.used(block));
-                    let end = End { to: &scratch.to, outputs, channel: block * BLOCK, lanes, out: out.0, add };
+                    let end = End { to: &scratch.to, outputs, channel: block * BLOCK, lanes, out: out.start(), add };
                     for (i, (taps, steps)) in parts.iter().enumerate() {
                         let from = (taps.start * weights.steps + steps.start) * vectors;
                         let panel = &weights.block(block)[from..][..taps.len() * steps.len() * vectors];

@@ -40,6 +40,13 @@ pub(super) struct Rows<'a> {
 #[derive(Clone, Copy)]
 struct Out(*mut f32);
 
+impl Out {
+    /// The first element. (A closure that reads the field would capture the pointer alone.)
+    fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
+
 // SAFETY: tasks write different chunks, output channels or taps.
 unsafe impl Send for Out {}
 // SAFETY: as above; nothing reads through it until all are done.
@@ -86,7 +93,6 @@ pub(super) fn weight_grad(unit: Unit, images: usize, phase: &Phase, rows: Rows) 
     let mut partial: Vec<f32> = Vec::with_capacity(if chunks > 1 { chunks * size } else { 0 });
     let out = Out(if chunks > 1 { partial.as_mut_ptr() } else { dw.as_mut_ptr() });
     (0..chunks * ranges * groups).into_par_iter().with_max_len(1).for_each(|task| {
-        let out = out;
         let (chunk_index, rest) = (task / (ranges * groups), task % (ranges * groups));
         let (first, tap) = (rest % ranges * range, rest / ranges);
         let share = Share {
@@ -96,7 +102,7 @@ pub(super) fn weight_grad(unit: Unit, images: usize, phase: &Phase, rows: Rows) 
         };
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: the chunk's sum has room for `size` values, of which this task alone writes its channels and taps.
-            unsafe { add(unit, phase, &rows, &share, skip, scratch, out.0.add(chunk_index * size)) }
+            unsafe { add(unit, phase, &rows, &share, skip, scratch, out.start().add(chunk_index * size)) }
         });
     });
     if chunks > 1 {
@@ -152,7 +158,7 @@ unsafe fn add(unit: Unit, phase: &Phase, rows: &Rows, share: &Share, skip: bool,
                 let dy = &rows.dy[(start + i) * rows.outputs + share.outputs.start..][..outputs];
                 list.push((x.as_ptr(), dy.as_ptr()));
             }
-            if list.len() % unit.values() > 0 {
+            if !list.len().is_multiple_of(unit.values()) {
                 list.push((zeros.as_ptr(), zeros.as_ptr()));
             }
             let steps = list.len() / unit.values();
