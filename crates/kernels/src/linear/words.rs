@@ -217,7 +217,7 @@ pub(super) fn weight_gradient(unit: Unit, dy: Values, x: Values, e: Extents) -> 
         _ => 0,
     };
     let stream = e.inputs.is_multiple_of(16) && e.rows <= ROWS;
-    let range = (e.outputs / TASKS).clamp(1, 192).next_multiple_of(12);
+    let range = (e.outputs / TASKS).clamp(72, 192).next_multiple_of(12);
     (0..e.outputs.div_ceil(range)).into_par_iter().with_max_len(1).for_each(|task| {
         let outputs = task * range..((task + 1) * range).min(e.outputs);
         SCRATCH.with_borrow_mut(|scratch| {
