@@ -1,6 +1,7 @@
 //! The habits: test, validate, fixtures, docs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -17,7 +18,62 @@ pub(crate) fn test(args: &[OsString]) -> Result<()> {
     // One build for binary and tests, with the features `cargo test` selects: `--package diptych` alone would
     // select others and build half of the tree twice.
     run(cargo().args(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
-    run(cargo().args(["test", "--workspace"]).args(args))
+    run(cargo().args(["test", "--workspace"]).args(args))?;
+    // A selection of tests is somebody's who waits for it.
+    if args.is_empty() { kernels_in_every_instruction_set() } else { Ok(()) }
+}
+
+/// Runs the kernels' tests again in each lower instruction set that the machine has; the best one was just tested.
+fn kernels_in_every_instruction_set() -> Result<()> {
+    let sets = instruction_sets();
+    let (best, lower) = sets.split_last().context("there is always the portable one")?;
+    eprintln!(
+        "kernels were tested with {best}; again with {}",
+        if lower.is_empty() { "none".into() } else { lower.join(", ") }
+    );
+    let tests = kernel_tests()?;
+    lower.iter().try_for_each(|set| {
+        eprintln!("DIPTYCH_ISA={set}");
+        run(Command::new(&tests).arg("--quiet").env("DIPTYCH_ISA", set))
+    })
+}
+
+/// The instruction sets that `DIPTYCH_ISA` can name on this machine, lowest first (crates/kernels/src/isa.rs).
+fn instruction_sets() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq");
+        let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+        let sets = [("portable", true), ("avx2", avx2), ("avx512", avx512), ("avx512_bf16", bf16)];
+        sets.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    vec!["portable"]
+}
+
+/// The built test program of the kernels: the whole workspace is named, so that features are those of
+/// the tests that just ran, and nothing is built again.
+fn kernel_tests() -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json", "--manifest-path"]);
+    let output = command.arg(root().join("Cargo.toml")).output().context("cannot start cargo")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .find_map(|line| test_program(line, "diptych_kernels"))
+        .context("cargo named no test program of the kernels")
+}
+
+/// The program of the unit tests of `name`, where this line of cargo's messages names it.
+fn test_program(line: &str, name: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let lib = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "lib");
+    let ours = lib && message["target"]["name"] == name && message["profile"]["test"] == true;
+    message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
 }
 
 /// Runs every step but those skipped, also after a failure, and names the failures at the end.
@@ -89,6 +145,25 @@ mod tests {
     #[test]
     fn an_unknown_step_is_refused() {
         assert!(step("no-such-step").is_err());
+    }
+
+    #[test]
+    fn instruction_sets_begin_with_the_portable_one() {
+        assert_eq!(instruction_sets().first(), Some(&"portable"));
+    }
+
+    #[test]
+    fn the_test_program_is_that_of_the_library() {
+        let line = |kind: &str, test: bool| {
+            serde_json::json!({
+                "target": { "kind": [kind], "name": "diptych_kernels" }, "profile": { "test": test }, "executable": "a/b"
+            })
+            .to_string()
+        };
+        assert_eq!(test_program(&line("lib", true), "diptych_kernels"), Some("a/b".into()));
+        assert_eq!(test_program(&line("lib", false), "diptych_kernels"), None);
+        assert_eq!(test_program(&line("example", true), "diptych_kernels"), None);
+        assert_eq!(test_program("   Compiling", "diptych_kernels"), None);
     }
 
     #[test]

@@ -100,6 +100,9 @@ fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
     };
     let machine = Machine::measure(threads);
     println!("{}", machine.describe());
+    if let Some(warning) = machine.warning() {
+        eprintln!("{warning}");
+    }
     let resident = |name: &str| in_process_of_its_own(cli, threads, name);
     let mut session = Session {
         launcher: &launcher,

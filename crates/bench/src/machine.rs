@@ -30,12 +30,16 @@ pub(crate) struct Machine {
     pub(crate) cache_bandwidth: f64,
     /// The size of the last-level cache, where the system tells.
     pub(crate) cache_bytes: Option<u64>,
+    /// How many programs wanted to run during the last minute, where the system tells, before this one began.
+    pub(crate) load: Option<f64>,
 }
 
 impl Machine {
     /// Measures; takes about a second.
     pub(crate) fn measure(threads: usize) -> Self {
+        let load = load();
         Self {
+            load,
             name: format!("{}, {threads} threads", processor().unwrap_or_else(|| std::env::consts::ARCH.into())),
             isa: diptych_kernels::isa(),
             f32_flops: rate(peak::f32_multiply_adds),
@@ -48,11 +52,20 @@ impl Machine {
 
     /// The least seconds that this machine needs for `work`; `None` where a peak is not known.
     pub(crate) fn floor(&self, work: Work, bf16: bool) -> Option<f64> {
-        // Without units for bf16, its products are those of f32.
-        let flops = if bf16 { self.bf16_flops.or(self.f32_flops) } else { self.f32_flops };
+        // Products of bf16 numbers can be made in f32 too, and on some machines that is faster than their own units.
+        let units = if bf16 { [self.f32_flops, self.bf16_flops] } else { [self.f32_flops, None] };
+        let flops = units.into_iter().flatten().reduce(f64::max);
         let fits = self.cache_bytes.is_some_and(|bytes| work.bytes < bytes as f64 / 2.0);
         let bandwidth = if fits { self.cache_bandwidth.max(self.memory_bandwidth) } else { self.memory_bandwidth };
         Some((work.flops / flops?).max(work.bytes / bandwidth))
+    }
+
+    /// What to think of numbers from a machine that others use at the same time.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let load = self.load.filter(|load| *load > 0.5)?;
+        Some(format!(
+            "warning: the machine is busy (load {load:.1}); programs that share out work in equal parts, as PyTorch does, lose more by that"
+        ))
     }
 
     /// The peaks in a line.
@@ -108,6 +121,10 @@ fn processor() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_string())
 }
 
+fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 fn cache() -> Option<u64> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").ok()?;
     let kilobytes: u64 = text.trim().strip_suffix('K')?.parse().ok()?;
@@ -127,6 +144,7 @@ mod tests {
             memory_bandwidth: 1e8,
             cache_bandwidth: 1e9,
             cache_bytes: Some(4_000_000),
+            load: Some(0.1),
         }
     }
 
@@ -138,6 +156,16 @@ mod tests {
         // Half of the cache is the largest working set that counts as cached.
         assert_eq!(floor(0.0, 1e6), 1e-3);
         assert_eq!(floor(0.0, 3e6), 3e-2);
+        let fast = Machine { bf16_flops: Some(2e9), ..machine() };
+        let work = Work { flops: 2e9, bytes: 0.0 };
+        assert_eq!((fast.floor(work, true), fast.floor(work, false)), (Some(1.0), Some(2.0)));
         assert_eq!(Machine { f32_flops: None, ..machine() }.floor(Work::default(), false), None);
+    }
+
+    #[test]
+    fn a_busy_machine_is_told() {
+        assert_eq!(machine().warning(), None);
+        let busy = Machine { load: Some(2.0), ..machine() };
+        assert!(busy.warning().unwrap().contains("load 2.0"));
     }
 }

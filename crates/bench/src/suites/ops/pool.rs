@@ -1,13 +1,13 @@
 //! The stem's max pooling, forward and backward in one run.
 
-use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, Var};
-use diptych_kernels::max_pool2d;
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use diptych_kernels::pool::{max_backward, max_forward};
 use serde_json::{Value, json};
 
 use super::{DTYPES, layouts, name, size};
 use crate::case::{Case, Runner, Tensors, Work};
-use crate::input::{pull, random, variable};
+use crate::input::random;
 
 /// Behind the stem of a ResNet-50 at 224 pixels: 3x3, stride 2.
 const INPUT: [usize; 4] = [16, 112, 112, 64];
@@ -48,26 +48,25 @@ impl Case for MaxPool {
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
-        let x = variable(&random("x", &INPUT, 1.0, self.dtype, device)?)?;
+        let x = random("x", &INPUT, 1.0, self.dtype, device)?;
         Ok(Box::new(Running { x, dy: random("dy", &OUTPUT, 1.0, self.dtype, device)? }))
     }
 }
 
 struct Running {
-    x: Var,
+    x: Tensor,
     dy: Tensor,
 }
 
 impl Runner for Running {
     fn inputs(&self) -> Result<Tensors> {
-        Ok([("x".into(), self.x.as_detached_tensor()), ("dy".into(), self.dy.clone())].into())
+        Ok([("x".into(), self.x.clone()), ("dy".into(), self.dy.clone())].into())
     }
 
     fn outputs(&mut self) -> Result<Tensors> {
-        let y = max_pool2d(&self.x, 3, 2, 1)?;
-        let mut gradients = pull(&y, &self.dy)?.backward()?;
-        let dx = gradients.remove(&self.x).context("x has no gradient")?;
-        Ok([("y".into(), y.detach()), ("x.grad".into(), dx)].into())
+        let (y, places) = max_forward(&self.x, 3, 2, 1)?;
+        let dx = max_backward(&self.dy, &places, INPUT, 3, 2, 1)?;
+        Ok([("y".into(), y), ("x.grad".into(), dx)].into())
     }
 
     fn run(&mut self) -> Result<()> {
