@@ -105,7 +105,8 @@ impl ParamStore {
             .map(|(name, param)| {
                 let value = param.var.as_detached_tensor();
                 let value = match layout {
-                    Layout::Oihw if is_convolution(param) => value.permute((0, 3, 1, 2))?.contiguous()?,
+                    // Always a copy: a 1x1 kernel is contiguous in both layouts.
+                    Layout::Oihw if is_convolution(param) => value.permute((0, 3, 1, 2))?.force_contiguous()?,
                     _ => value.copy()?,
                 };
                 Ok((name.to_string(), value))
@@ -181,6 +182,21 @@ mod tests {
             other.scope(Group::Projector).pp("a").get("bias", &[5], Role::Bias, Init::Constant(0.0))?;
             other.load(&saved, layout)?;
             assert_eq!(other.get("conv.weight").unwrap().var.flatten_all()?.to_vec1::<f32>()?, before);
+        }
+        Ok(())
+    }
+
+    /// Also a 1x1 kernel, which lies the same way in both layouts: steps that follow must not change what was taken before.
+    #[test]
+    fn taken_values_share_nothing_with_the_store() -> Result<()> {
+        let mut store = ParamStore::new(7, &Device::Cpu);
+        Conv2d::new(&mut store.scope(Group::Trunk).pp("conv"), 2, 4, 1, 1, 0)?;
+        let var = &store.get("conv.weight").unwrap().var;
+        for layout in [Layout::Ohwi, Layout::Oihw] {
+            let taken = store.tensors(layout)?["conv.weight"].clone();
+            let before = taken.flatten_all()?.to_vec1::<f32>()?;
+            diptych_kernels::optimizer::ema_steps(&[("conv.weight", var, &var.zeros_like()?)], 0.5)?;
+            assert_eq!(taken.flatten_all()?.to_vec1::<f32>()?, before);
         }
         Ok(())
     }
