@@ -31,11 +31,13 @@ mod tests {
     use crate::check::Array;
     use candle_core::Var;
 
+    type Loss<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<Tensor>;
+
     /// Every loss of bf16 embeddings equals, bit for bit, that of the same values in f32; its gradient is the same, rounded.
     #[test]
     fn losses_take_bf16() -> Result<()> {
         let queue = Array::random(&[9, 6], 3).tensor()?;
-        let losses: [&dyn Fn(&Tensor, &Tensor) -> Result<Tensor>; 3] =
+        let losses: [Loss; 3] =
             [&|a, b| crate::nt_xent(a, b, 0.3), &|a, b| Ok(crate::barlow_twins(a, b, 0.1, 1e-5)?.total), &|a, b| {
                 crate::info_nce(a, b, &queue, 0.3)
             }];
