@@ -27,7 +27,9 @@ pub(crate) fn equal(ours: &Tensors, theirs: &Tensors, tolerance: Tolerance) -> R
             // A tensor of zeros must be met exactly.
             let (apart, size) = (of(&difference), of(&b));
             if apart > allowed * size {
-                bail!("{name} differs from the peer's by {:.2e} {what}, allowed is {allowed:.0e}", apart / size)
+                // A few numbers say more than their distance.
+                let both = if a.len() <= 4 { format!(" (ours {a:?}, the peer's {b:?})") } else { String::new() };
+                bail!("{name} differs from the peer's by {:.2e} {what}, allowed is {allowed:.0e}{both}", apart / size)
             }
         }
     }
@@ -67,7 +69,8 @@ mod tests {
         let peer = tensors("y", &[100.0, 1.0, 0.0]);
         equal(&tensors("y", &[100.5, 1.0, 0.1]), &peer, TOLERANCE).unwrap();
         let text = message(&tensors("y", &[101.5, 1.0, 0.0]), &peer);
-        assert_eq!(text, "y differs from the peer's by 1.50e-2 by norm, allowed is 1e-2");
+        let values = "(ours [101.5, 1.0, 0.0], the peer's [100.0, 1.0, 0.0])";
+        assert_eq!(text, format!("y differs from the peer's by 1.50e-2 by norm, allowed is 1e-2 {values}"));
         // Many values: small by norm, but one is far off.
         let many = vec![1.0; 10_000];
         let mut other = many.clone();

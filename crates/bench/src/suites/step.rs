@@ -50,7 +50,7 @@ const BARLOW_TWINS: StepCase = StepCase {
     images: 16,
     method: "barlow_twins",
     config: "lambda = 0.0051\nprojector = [8192, 8192, 8192]",
-    lr: 1e-4,
+    lr: 1e-6,
     dtype: DType::F32,
 };
 

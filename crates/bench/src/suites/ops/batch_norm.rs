@@ -53,11 +53,11 @@ impl Case for BatchNorm {
     }
 
     /// In bf16 PyTorch rounds between its three ops, ours once at the end: here and there a value comes to lie on the other side of
-    /// ReLU's 0, and its gradient is there in one and not in the other.
+    /// ReLU's 0, and its gradient, which is as large as any, is there in one and not in the other.
     fn tolerance(&self) -> Tolerance {
         match self.dtype {
-            DType::BF16 => Tolerance { norm: 0.1, largest: 1.0 },
-            dtype => Tolerance::of(dtype),
+            DType::BF16 => Tolerance { norm: 5e-2, largest: 1.0 },
+            _ => Tolerance { norm: 1e-3, largest: 1.0 },
         }
     }
 
@@ -85,7 +85,8 @@ impl Case for BatchNorm {
             residual: if self.residual { Some(draw("residual")?) } else { None },
             gamma: (vector("gamma")? + 1.0)?,
             beta: vector("beta")?,
-            dy: draw("dy")?,
+            // Around 1, so that the sums over rows are of the size of what is summed and not of its chance.
+            dy: (draw("dy")? + 1.0)?,
             given_away: None,
         }))
     }
