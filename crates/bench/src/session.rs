@@ -79,7 +79,7 @@ impl Session<'_> {
         runner.reset()?;
         let before = CountingAllocator::reset_peak();
         runner.run()?;
-        let live = (CountingAllocator::peak() - before) as u64;
+        let live = CountingAllocator::peak().saturating_sub(before) as u64;
         let estimate = measure::time(runner, self.device)?;
         for c in contestants.iter_mut().filter(|c| c.note.is_none()) {
             c.estimate = median(&peers[c.peer].time(c.name, 1, true)?);

@@ -53,9 +53,9 @@ fn losses_stay_within_their_memory() {
     let [z1, z2] = views(256, 8192);
     let peak_of_barlow_twins = peak(|| cross_correlation::loss_and_gradients(&z1, &z2, 0.0051, 1e-5));
     assert!(peak_of_barlow_twins * 10 < 8192 * 8192 * 4, "barlow_twins: {peak_of_barlow_twins}");
-    // Through Candle's graph: one gradient, and of the other zeros, gradient and sum, 8 MiB each.
+    // Through Candle's graph: one gradient, and of the other zeros, gradient and sum, 8 MiB each, beside what is left of the op.
     let through_the_graph = peak(|| barlow_twins(&z1, &z2, 0.0051, 1e-5)?.total.backward());
-    assert!(through_the_graph < 36 * MIB, "barlow_twins through the graph: {through_the_graph}");
+    assert!(through_the_graph < 40 * MIB, "barlow_twins through the graph: {through_the_graph}");
     println!(
         "nt_xent {:.1} MiB, barlow_twins {:.1} MiB, through the graph {:.1} MiB",
         peak_of_nt_xent as f64 / MIB as f64,
