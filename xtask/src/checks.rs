@@ -23,19 +23,20 @@ pub(crate) fn test(args: &[OsString]) -> Result<()> {
     if args.is_empty() { kernels_in_every_instruction_set() } else { Ok(()) }
 }
 
-/// Runs the kernels' tests again in each lower instruction set that the machine has; the best one was just tested.
+/// Runs the kernels' own tests and the golden ones again in each instruction set that the machine has, asked for by name.
+///
+/// The best one is among them: by name it means bf16 pairs also where the kernels would not choose them.
 fn kernels_in_every_instruction_set() -> Result<()> {
     let sets = instruction_sets();
-    let (best, lower) = sets.split_last().context("there is always the portable one")?;
-    eprintln!(
-        "kernels were tested with {best}; again with {}",
-        if lower.is_empty() { "none".into() } else { lower.join(", ") }
-    );
-    let tests = kernel_tests()?;
-    lower.iter().try_for_each(|set| {
+    eprintln!("kernels were tested as this machine runs them; again with {}", sets.join(", "));
+    let programs = test_programs()?;
+    for set in sets {
         eprintln!("DIPTYCH_ISA={set}");
-        run(Command::new(&tests).arg("--quiet").env("DIPTYCH_ISA", set))
-    })
+        for (program, folder) in &programs {
+            run(Command::new(program).current_dir(folder).arg("--quiet").env("DIPTYCH_ISA", set))?;
+        }
+    }
+    Ok(())
 }
 
 /// The instruction sets that `DIPTYCH_ISA` can name on this machine, lowest first (crates/kernels/src/isa.rs).
@@ -56,24 +57,31 @@ fn instruction_sets() -> Vec<&'static str> {
     vec!["portable"]
 }
 
-/// The built test program of the kernels: the whole workspace is named, so that features are those of
+/// The tests that depend on the kernels' instruction set: (kind of target, its name).
+const KERNEL_TESTS: [(&str, &str); 2] = [("lib", "diptych_kernels"), ("test", "golden")];
+
+/// The built programs of [`KERNEL_TESTS`], and the folders of their packages: the whole workspace is named, so that features are those of
 /// the tests that just ran, and nothing is built again.
-fn kernel_tests() -> Result<PathBuf> {
+fn test_programs() -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json", "--manifest-path"]);
     let output = command.arg(root().join("Cargo.toml")).output().context("cannot start cargo")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .find_map(|line| test_program(line, "diptych_kernels"))
-        .context("cargo named no test program of the kernels")
+    let found = |(kind, name)| text.lines().find_map(|line| test_program(line, kind, name));
+    KERNEL_TESTS
+        .into_iter()
+        .map(|test| found(test).with_context(|| format!("cargo named no test program of {}", test.1)))
+        .collect()
 }
 
-/// The program of the unit tests of `name`, where this line of cargo's messages names it.
-fn test_program(line: &str, name: &str) -> Option<PathBuf> {
+/// The test program of this target and its package's folder, where this line of cargo's messages names it.
+fn test_program(line: &str, kind: &str, name: &str) -> Option<(PathBuf, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let lib = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "lib");
-    let ours = lib && message["target"]["name"] == name && message["profile"]["test"] == true;
-    message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    let same = message["target"]["kind"].as_array()?.iter().any(|of| of == kind);
+    let ours = same && message["target"]["name"] == name && message["profile"]["test"] == true;
+    let program = message["executable"].as_str().filter(|_| ours)?;
+    let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    Some((program.into(), folder))
 }
 
 /// Runs every step but those skipped, also after a failure, and names the failures at the end.
@@ -153,17 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn the_test_program_is_that_of_the_library() {
+    fn a_test_program_is_that_of_its_target() {
         let line = |kind: &str, test: bool| {
             serde_json::json!({
-                "target": { "kind": [kind], "name": "diptych_kernels" }, "profile": { "test": test }, "executable": "a/b"
+                "target": { "kind": [kind], "name": "golden" }, "profile": { "test": test },
+                "executable": "a/b", "manifest_path": "tests/Cargo.toml"
             })
             .to_string()
         };
-        assert_eq!(test_program(&line("lib", true), "diptych_kernels"), Some("a/b".into()));
-        assert_eq!(test_program(&line("lib", false), "diptych_kernels"), None);
-        assert_eq!(test_program(&line("example", true), "diptych_kernels"), None);
-        assert_eq!(test_program("   Compiling", "diptych_kernels"), None);
+        assert_eq!(test_program(&line("test", true), "test", "golden"), Some(("a/b".into(), "tests".into())));
+        assert_eq!(test_program(&line("test", true), "test", "runs"), None);
+        assert_eq!(test_program(&line("lib", false), "lib", "golden"), None);
+        assert_eq!(test_program(&line("example", true), "lib", "golden"), None);
+        assert_eq!(test_program("   Compiling", "lib", "golden"), None);
     }
 
     #[test]
