@@ -25,7 +25,7 @@ struct Cli {
     /// What to time it against
     #[arg(long, value_enum, default_value = "torch")]
     peer: PeerName,
-    /// Where both compute: auto, cpu or cuda[:I]
+    /// Where both compute: `auto`, `cpu` or `cuda[:I]`
     #[arg(long, default_value = "auto")]
     device: String,
     /// Threads of both; as many as there are cores when left out

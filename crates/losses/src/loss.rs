@@ -28,12 +28,14 @@ mod tests {
     use candle_core::Var;
     use diptych_kernels::check::Array;
 
+    type Function<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<Loss>;
+
     /// Every loss of bf16 embeddings, parts included, is that of the same values in f32, and so is its gradient but for
     /// rounding.
     #[test]
     fn losses_take_bf16() -> Result<()> {
         let queue = Array::random(&[9, 6], 3).tensor()?;
-        let losses: [&dyn Fn(&Tensor, &Tensor) -> Result<Loss>; 4] = [
+        let losses: [Function; 4] = [
             &|a, b| NtXent { temperature: 0.3 }.loss(a, b),
             &|a, b| BarlowTwins { balance: Balance::Lambda(0.1) }.loss(a, b),
             &|a, b| InfoNce { temperature: 0.3 }.loss(a, b, &queue),

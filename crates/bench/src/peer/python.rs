@@ -75,7 +75,7 @@ fn environment(folder: &Path) -> Result<PathBuf> {
         packages.join(", ")
     );
     let base = base_python()?;
-    call(Command::new(&base).args(["-m", "venv"]).arg(folder)).with_context(|| {
+    call(Command::new(base).args(["-m", "venv"]).arg(folder)).with_context(|| {
         format!("{base} cannot make a virtual environment; install its venv module, or give --python PATH")
     })?;
     let list = folder.join("requirements.txt");

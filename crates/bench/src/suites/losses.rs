@@ -76,7 +76,7 @@ impl Case for LossCase {
         // What views share, and what is each one's own: embeddings of training look alike in pairs.
         let draw = |name: &str| random(name, &[self.n, self.d], 1.0, DType::F32, device);
         let shared = draw("shared")?;
-        let view = |name: &str| Ok::<_, anyhow::Error>(variable(&(&shared + draw(name)?)?)?);
+        let view = |name: &str| variable(&(&shared + draw(name)?)?);
         Ok(Box::new(Running { case: *self, z1: view("z1")?, z2: view("z2")? }))
     }
 }
