@@ -52,13 +52,12 @@ impl Case for BatchNorm {
         self.dtype
     }
 
-    /// In bf16 PyTorch rounds between its three ops, ours once at the end: here and there a value comes to lie on the other side of
-    /// ReLU's 0, and its gradient, which is as large as any, is there in one and not in the other.
+    /// A value that rounding puts on the other side of ReLU's 0 has its gradient in one and not in the other, and that is as large as
+    /// any: a few of ten million in f32, some in a thousand in bf16, where PyTorch also rounds between its three ops. So the norm
+    /// decides, and the largest difference only has to be that of one gradient.
     fn tolerance(&self) -> Tolerance {
-        match self.dtype {
-            DType::BF16 => Tolerance { norm: 5e-2, largest: 1.0 },
-            _ => Tolerance { norm: 1e-3, largest: 1.0 },
-        }
+        let norm = if self.dtype == DType::BF16 { 5e-2 } else { 5e-3 };
+        Tolerance { norm, largest: 2.0 }
     }
 
     fn spec(&self) -> Value {
