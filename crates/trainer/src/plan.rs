@@ -57,7 +57,13 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
     let trial = trial(recipe, run.entry, &run.device)?;
     let weights: u64 = params.iter().map(|(_, p)| p.var.elem_count() as u64 * 4).sum();
     let views = (run.entry.views * recipe.trainer.batch_size * recipe.augment.size.pow(2) * 12) as u64;
-    let memory = 3 * weights + 2 * trial.activations + 4 * views;
+    let isa = diptych_kernels::isa();
+    say("kernels", format!("{isa}, activations in {:?}", recipe.trainer.precision).to_lowercase());
+    if let Some(asked) = std::env::var("DIPTYCH_ISA").ok().filter(|asked| asked != isa) {
+        say("warning", format!("DIPTYCH_ISA={asked} names no instruction set that this machine has; using {isa}"));
+    }
+    // Activations are freed on the way back, while a few gradients of their size live.
+    let memory = 3 * weights + trial.activations / 4 * 5 + 4 * views;
     say("memory", format!("about {}", bytes(memory)));
     say("time", format!("about {} of steps on this machine", duration(trial.seconds * total as f64)));
     if let Some(free) = available_memory().filter(|free| memory > *free) {
