@@ -3,11 +3,6 @@
 //! The functions run on all of rayon's threads and return how many floating-point operations that was; the caller holds the
 //! clock. A multiply-add counts as two.
 
-use std::hint::black_box;
-
-/// Independent sums in flight: enough to hide the latency of two units (4 cycles each), few enough to stay in registers.
-const SUMS: usize = 16;
-
 /// Runs f32 fused multiply-adds, `rounds` times 16 vectors a thread, with the widest vectors that the machine has.
 ///
 /// `None` where no loop of this kind is written for the machine.
@@ -16,11 +11,11 @@ pub fn f32_multiply_adds(rounds: usize) -> Option<u64> {
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the machine has AVX-512F, asked in the line above.
-            return Some(on_all_threads(rounds, 16 * 2, |rounds| unsafe { x86::f32_avx512(rounds) }));
+            return Some(x86::on_all_threads(rounds, 16 * 2, |rounds| unsafe { x86::f32_avx512(rounds) }));
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the machine has AVX2 and FMA, asked in the line above.
-            return Some(on_all_threads(rounds, 8 * 2, |rounds| unsafe { x86::f32_avx2(rounds) }));
+            return Some(x86::on_all_threads(rounds, 8 * 2, |rounds| unsafe { x86::f32_avx2(rounds) }));
         }
     }
     let _ = rounds;
@@ -34,17 +29,10 @@ pub fn bf16_multiply_adds(rounds: usize) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
         // SAFETY: the machine has AVX-512F and its BF16 extension, asked in the line above.
-        return Some(on_all_threads(rounds, 32 * 2, |rounds| unsafe { x86::bf16_avx512(rounds) }));
+        return Some(x86::on_all_threads(rounds, 32 * 2, |rounds| unsafe { x86::bf16_avx512(rounds) }));
     }
     let _ = rounds;
     None
-}
-
-/// Runs `body` on every thread; `per_vector` operations in each of its `rounds * SUMS` instructions.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-fn on_all_threads(rounds: usize, per_vector: usize, body: impl Fn(usize) -> f32 + Sync) -> u64 {
-    let threads = rayon::broadcast(|_| black_box(body(black_box(rounds)))).len();
-    (threads * rounds * SUMS * per_vector) as u64
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -52,7 +40,14 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::SUMS;
+    /// Independent sums in flight: enough to hide the latency of two units (4 cycles each), few enough to stay in registers.
+    const SUMS: usize = 16;
+
+    /// Runs `body` on every thread; `per_vector` operations in each of its `rounds * SUMS` instructions.
+    pub(super) fn on_all_threads(rounds: usize, per_vector: usize, body: impl Fn(usize) -> f32 + Sync) -> u64 {
+        let threads = rayon::broadcast(|_| black_box(body(black_box(rounds)))).len();
+        (threads * rounds * SUMS * per_vector) as u64
+    }
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn f32_avx512(rounds: usize) -> f32 {

@@ -8,9 +8,9 @@ use crate::isa::Isa;
 
 /// The multiplier of bf16 values under this instruction set, if it has kernels for them.
 ///
-/// A processor that has `vdpbf16ps` need not be good at it: Intel's cores start one every two cycles, and two f32
-/// multiply-adds every cycle, which makes half the products; AMD's start as many of the one as of the other, which
-/// makes twice as many. The two round differently, so the choice is a rule and not a measurement: a run that is resumed takes the same.
+/// A processor that has `vdpbf16ps` need not be good at it: the Intel cores that were measured start one every two cycles, and two
+/// f32 multiply-adds every cycle, which makes half the products. Others are taken to be good at it; none was measured.
+/// The two round differently, so the choice is a rule and not a measurement: a run that is resumed takes the same.
 /// `DIPTYCH_ISA=avx512_bf16`, which asks for pairs by name, and `avx512` decide without the rule.
 pub(crate) fn choose(isa: Isa) -> Option<Unit> {
     static UNIT: OnceLock<Unit> = OnceLock::new();
