@@ -87,7 +87,8 @@ impl Method for BarlowTwins {
         let z1 = self.embed(x1)?;
         let z2 = self.embed(x2)?;
         let loss = self.objective.loss(&z1, &z2)?;
-        Ok(Forward { loss, embeddings: vec![z1.detach(), z2.detach()] })
+        let embeddings = vec![z1.detach(), z2.detach()];
+        Ok(Forward { loss, embeddings, trivial_loss: None, monitors: Vec::new() })
     }
 
     fn params(&self) -> &ParamStore {

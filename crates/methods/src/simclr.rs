@@ -109,7 +109,8 @@ impl Method for SimClr {
             }
         };
         let loss = self.objective.loss(&z1, &z2)?;
-        Ok(Forward { loss, embeddings: vec![z1.detach(), z2.detach()] })
+        let trivial_loss = Some((2.0 * z1.dim(0)? as f64 - 1.0).ln());
+        Ok(Forward { loss, embeddings: vec![z1.detach(), z2.detach()], trivial_loss, monitors: Vec::new() })
     }
 
     fn params(&self) -> &ParamStore {
