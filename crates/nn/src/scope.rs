@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Var};
 
-use crate::{Group, Init, Param, ParamStore, Role};
+use crate::{Group, Init, NormGroups, Param, ParamStore, Role};
 
 /// A path prefix and a group within a [`ParamStore`].
 #[derive(Debug)]
@@ -31,6 +31,11 @@ impl<'a> Scope<'a> {
     /// This place's path, such as `layer1.0`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Which rows share the statistics of a batch norm that is made here.
+    pub fn norm_groups(&self) -> &NormGroups {
+        self.store.norm_groups()
     }
 
     /// Creates the parameter `name` here.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::{Group, Param, Role, Scope};
+use crate::{Group, NormGroups, Param, Role, Scope};
 
 /// How convolution weights lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +21,24 @@ pub struct ParamStore {
     params: BTreeMap<String, Param>,
     seed: u64,
     device: Device,
+    norm_groups: NormGroups,
 }
 
 impl ParamStore {
     /// An empty store whose parameters will be drawn from `seed` onto `device`.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { params: BTreeMap::new(), seed, device: device.clone() }
+        Self { params: BTreeMap::new(), seed, device: device.clone(), norm_groups: NormGroups::default() }
+    }
+
+    /// The same store, whose batch norms (those made from now on) take their statistics from these groups of rows.
+    pub fn with_norm_groups(mut self, groups: NormGroups) -> Self {
+        self.norm_groups = groups;
+        self
+    }
+
+    /// Which rows share the statistics of a batch norm.
+    pub fn norm_groups(&self) -> &NormGroups {
+        &self.norm_groups
     }
 
     /// The root scope, for parameters of `group`.
@@ -78,7 +90,7 @@ impl ParamStore {
             .iter()
             .filter_map(|(name, param)| Some((name.strip_prefix(prefix)?.to_string(), param.clone())))
             .collect();
-        Self { params, seed: self.seed, device: self.device.clone() }
+        Self { params, seed: self.seed, device: self.device.clone(), norm_groups: self.norm_groups.clone() }
     }
 
     /// How many tensors it holds.

@@ -4,7 +4,8 @@ use candle_core::{Result, Tensor, Var, bail};
 use diptych_kernels::batch_norm::{self, Forward, Options, update_running};
 use diptych_kernels::batch_norm_eval;
 
-use crate::{Init, Role, Scope, Tape, Value, segment};
+use crate::tape::statistics_held;
+use crate::{Init, NormGroups, Role, Scope, Tape, Value, segment};
 
 /// Batch norm over all but the last dimension, with PyTorch's names and constants (momentum 0.1, eps 1e-5).
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ pub struct BatchNorm {
     running_var: Var,
     momentum: f64,
     eps: f64,
-    groups: usize,
+    groups: NormGroups,
 }
 
 impl BatchNorm {
@@ -42,13 +43,8 @@ impl BatchNorm {
         };
         let running_mean = scope.get("running_mean", &[channels], Role::Buffer, Init::Constant(0.0))?;
         let running_var = scope.get("running_var", &[channels], Role::Buffer, Init::Constant(1.0))?;
-        Ok(Self { gamma, beta, running_mean, running_var, momentum: 0.1, eps: 1e-5, groups: 1 })
-    }
-
-    /// With statistics for each of `groups` consecutive parts of the batch (the split batch norm of MoCo).
-    pub fn with_groups(mut self, groups: usize) -> Self {
-        self.groups = groups;
-        self
+        let groups = scope.norm_groups().clone();
+        Ok(Self { gamma, beta, running_mean, running_var, momentum: 0.1, eps: 1e-5, groups })
     }
 
     /// Normalizes `x` `[.., C]`, as a segment of its own.
@@ -81,18 +77,21 @@ impl BatchNorm {
             let y = batch_norm_eval(x.tensor(), gamma, beta, &mean, &var, residual_values, relu, self.eps)?;
             return Ok(tape.push(y, &[], |_| |_, _: &mut _| Ok(())));
         }
-        let count = x.tensor().elem_count() / channels / self.groups.max(1);
-        if count < 2 {
+        let (groups, ranks) = (self.groups.on_this_rank(), self.groups.sharing());
+        let count = x.tensor().elem_count() / channels / groups;
+        if count < 2 && ranks.is_none() {
             bail!(
-                "batch norm in training needs more than one value per channel, x has shape {:?} and {} groups",
-                x.tensor().dims(),
-                self.groups
+                "batch norm in training needs more than one value per channel, x has shape {:?} and {groups} groups",
+                x.tensor().dims()
             )
         }
-        let options = Options { eps: self.eps, relu, groups: self.groups, ..Options::default() };
+        let options = Options { eps: self.eps, relu, groups, ranks };
         let Forward { y, saved, mean, var, rows } =
             batch_norm::forward(x.tensor(), &gamma, &beta, residual_values, &options)?;
-        update_running(&self.running_mean, &self.running_var, &mean, &var, rows, self.momentum)?;
+        if !statistics_held() {
+            let (mean, var) = (self.groups.all(&mean)?, self.groups.all(&var)?);
+            update_running(&self.running_mean, &self.running_var, &mean, &var, rows, self.momentum)?;
+        }
         let params: Vec<&Var> = self.gamma.iter().chain(&self.beta).collect();
         Ok(tape.push(y, &params, |y| {
             let (gamma_var, beta_var, y) = (self.gamma.clone(), self.beta.clone(), y.clone());

@@ -6,11 +6,14 @@
 //! gradients of a residual sum inside the convolution that makes the second one, and lets layers write over memory nobody needs anymore.
 
 mod backward;
+mod modes;
 mod segment;
 #[cfg(test)]
 mod tests;
 
 pub use backward::backward;
+pub(crate) use modes::statistics_held;
+pub use modes::{hold_statistics, no_grad};
 pub use segment::segment;
 
 use std::cell::Cell;
@@ -71,6 +74,8 @@ struct Step {
 /// What layers leave behind on their way forward, for the way back.
 pub struct Tape {
     train: bool,
+    /// Whether there will be a way back.
+    graph: bool,
     nodes: usize,
     steps: Vec<Step>,
     params: Vec<Var>,
@@ -78,16 +83,16 @@ pub struct Tape {
 
 impl Tape {
     fn new(train: bool) -> Self {
-        Self { train, nodes: 0, steps: Vec::new(), params: Vec::new() }
+        Self { train, graph: train && modes::grad(), nodes: 0, steps: Vec::new(), params: Vec::new() }
     }
 
-    /// Whether layers are training: batch statistics, and a way back.
+    /// Whether layers are training: batch statistics, and a way back unless [`no_grad`] says otherwise.
     pub fn train(&self) -> bool {
         self.train
     }
 
     fn input(&mut self, tensor: Tensor, tracked: bool) -> Value {
-        let node = (self.train && tracked).then(|| self.node());
+        let node = (self.graph && tracked).then(|| self.node());
         Value { tensor, node, owners: None }
     }
 
@@ -104,7 +109,7 @@ impl Tape {
     where
         F: FnOnce(Tensor, &mut Gradients) -> Result<()> + Send + 'static,
     {
-        if !self.train {
+        if !self.graph {
             return Value { tensor, node: None, owners: None };
         }
         self.params.extend(params.iter().map(|&var| var.clone()));
