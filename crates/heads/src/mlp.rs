@@ -1,7 +1,7 @@
 //! A multi-layer perceptron from a list of blocks.
 
 use candle_core::{Result, Tensor, bail};
-use diptych_nn::{BatchNorm, Linear, Scope, segment};
+use diptych_nn::{BatchNorm, Bias, Linear, Scope, segment};
 
 /// The normalization after a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +21,29 @@ pub enum Norm {
 pub struct Block {
     /// Output width.
     pub width: usize,
-    /// Whether the linear layer has a bias.
-    pub bias: bool,
+    /// What the linear layer adds.
+    pub bias: Bias,
     /// What normalizes its output.
     pub norm: Norm,
     /// Whether a ReLU follows.
     pub relu: bool,
+}
+
+impl Block {
+    /// A linear layer alone; its width is still to be set.
+    pub(crate) fn linear(bias: Bias) -> Self {
+        Self { width: 0, bias, norm: Norm::None, relu: false }
+    }
+
+    /// Linear and ReLU.
+    pub(crate) fn relu(bias: Bias) -> Self {
+        Self { relu: true, ..Self::linear(bias) }
+    }
+
+    /// Linear, batch norm with scale and shift, ReLU.
+    pub(crate) fn norm_relu(bias: Bias) -> Self {
+        Self { norm: Norm::ScaleShift, ..Self::relu(bias) }
+    }
 }
 
 /// `[N, I]` to `[N, O]` through the blocks in turn.
@@ -49,7 +66,7 @@ impl Mlp {
             if block.width == 0 {
                 bail!("{}: a layer of width 0 can't be built; every width must be at least 1", scope.path())
             }
-            let linear = Linear::new(&mut scope.pp(place), width, block.width, block.bias)?;
+            let linear = Linear::with_bias(&mut scope.pp(place), width, block.width, block.bias)?;
             place += 1;
             let affine = match block.norm {
                 Norm::None => None,
@@ -131,6 +148,24 @@ mod tests {
         let mean = z.mean(0)?.abs()?.max(0)?.to_scalar::<f64>()?;
         let variance = z.sqr()?.mean(0)?.min(0)?.to_scalar::<f64>()?;
         assert!(mean < 1e-5 && (variance - 1.0).abs() < 1e-2, "mean {mean}, variance {variance}");
+        Ok(())
+    }
+
+    /// SimSiam's last bias is drawn, is in no optimizer, and gets no gradient, while the weight before it does.
+    #[test]
+    fn a_frozen_bias_stays_out_of_the_optimizer() -> Result<()> {
+        let mut store = ParamStore::new(0, &Device::Cpu);
+        let head = Mlp::new(&mut store.scope(Group::Projector), 4, &crate::projector::simsiam(&[6, 5]))?;
+        let bias = store.get("3.bias").unwrap();
+        assert_eq!(bias.group, Group::Frozen);
+        assert!(bias.var.abs()?.max(0)?.to_scalar::<f32>()? > 0.0);
+        let names: Vec<_> = store.trainable().map(|(name, _)| name).collect();
+        assert_eq!(names, ["0.weight", "1.bias", "1.weight", "3.weight"]);
+        let h = diptych_nn::Init::Normal(1.0).draw(&[8, 4], 1, "h", &Device::Cpu)?;
+        let weights = diptych_nn::Init::Normal(1.0).draw(&[8, 5], 1, "w", &Device::Cpu)?;
+        let grads = diptych_nn::backward(&(head.forward(&h, true)? * weights)?.sum_all()?)?;
+        assert!(grads.get(&bias.var).is_none());
+        assert!(grads.get(&store.get("3.weight").unwrap().var).is_some());
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod var_builder;
 pub use backbone::Backbone;
 pub use batch::{Batch, Views};
 pub use init::Init;
-pub use layers::{BatchNorm, Conv2d, Linear, global_avg_pool, max_pool2d, relu};
+pub use layers::{BatchNorm, Bias, Conv2d, Linear, global_avg_pool, max_pool2d, relu};
 pub use norm_groups::NormGroups;
 pub use param::{Group, Param, Role};
 pub use scope::Scope;

@@ -3,13 +3,25 @@
 use candle_core::{Result, Tensor, Var};
 use diptych_kernels::linear;
 
-use crate::{Init, Role, Scope, Tape, Value, segment};
+use crate::{Group, Init, Role, Scope, Tape, Value, segment};
+
+/// What a linear layer adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// Nothing.
+    None,
+    /// A bias that is learned.
+    Trained,
+    /// A bias that stays as it was drawn, in [`Group::Frozen`], and gets no gradient (SimSiam's last layer, before its norm).
+    Frozen,
+}
 
 /// `[N, I]` to `[N, O]`; the weight is `[O, I]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Var,
     bias: Option<Var>,
+    kind: Bias,
 }
 
 impl Linear {
@@ -18,10 +30,22 @@ impl Linear {
     /// # Errors
     /// If a name is taken.
     pub fn new(scope: &mut Scope, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+        Self::with_bias(scope, inputs, outputs, if bias { Bias::Trained } else { Bias::None })
+    }
+
+    /// As [`Self::new`], with a bias that may be frozen.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn with_bias(scope: &mut Scope, inputs: usize, outputs: usize, kind: Bias) -> Result<Self> {
         let weight = scope.get("weight", &[outputs, inputs], Role::Weight, Init::UniformFanIn)?;
-        let bound = 1.0 / (inputs.max(1) as f64).sqrt();
-        let bias = if bias { Some(scope.get("bias", &[outputs], Role::Bias, Init::Uniform(bound))?) } else { None };
-        Ok(Self { weight, bias })
+        let init = Init::Uniform(1.0 / (inputs.max(1) as f64).sqrt());
+        let bias = match kind {
+            Bias::None => None,
+            Bias::Trained => Some(scope.get("bias", &[outputs], Role::Bias, init)?),
+            Bias::Frozen => Some(scope.group(Group::Frozen).get("bias", &[outputs], Role::Bias, init)?),
+        };
+        Ok(Self { weight, bias, kind })
     }
 
     /// Maps `x` `[N, I]`, as a segment of its own.
@@ -40,10 +64,11 @@ impl Linear {
         let w = self.weight.as_detached_tensor();
         let bias = self.bias.as_ref().map(|bias| bias.as_detached_tensor());
         let y = linear::linear(x.tensor(), &w, bias.as_ref())?;
+        let trained = self.bias.as_ref().filter(|_| self.kind == Bias::Trained);
         let mut params = vec![&self.weight];
-        params.extend(&self.bias);
+        params.extend(trained);
         Ok(tape.push(y, &params, |_| {
-            let (weight, bias, x) = (self.weight.clone(), self.bias.clone(), x.clone());
+            let (weight, bias, x) = (self.weight.clone(), trained.cloned(), x.clone());
             move |dy, gradients| {
                 gradients.param(&weight, linear::weight_grad(x.tensor(), &dy)?);
                 if let Some(bias) = &bias {

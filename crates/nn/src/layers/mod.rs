@@ -9,5 +9,5 @@ mod plain;
 
 pub use batch_norm::BatchNorm;
 pub use conv2d::Conv2d;
-pub use linear::Linear;
+pub use linear::{Bias, Linear};
 pub use plain::{global_avg_pool, max_pool2d, relu};
