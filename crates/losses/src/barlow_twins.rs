@@ -1,9 +1,13 @@
 //! Barlow Twins: Self-Supervised Learning via Redundancy Reduction (Zbontar et al., ICML 2021, arXiv:2103.03230).
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
+use diptych_comm::{Collective, all_gather};
 use diptych_kernels::barlow_twins;
 
 use crate::Loss;
+use crate::loss::wide;
 
 /// The official code's `BatchNorm1d(affine=False)` epsilon.
 const EPS: f64 = 1e-5;
@@ -13,8 +17,8 @@ const EPS: f64 = 1e-5;
 pub enum Balance {
     /// The paper's factor before the redundancy term: 0.0051 in the official code, for D = 8192.
     Lambda(f64),
-    /// No factor to choose: lambda = 1 / (D - 1), so that each row of C weighs its off-diagonal mean square against its
-    /// diagonal. For D = 8192 that is 0.00012, far below the official value, which was tuned for accuracy.
+    /// No factor to choose: each row of C weighs the mean of its off-diagonal squares against its diagonal,
+    /// `sum_i [(1 - C_ii)^2 + mean_{j != i} C_ij^2]`, which is lambda = 1 / (D - 1). For D = 8192 that is 0.00012, far below the official value, which was tuned for accuracy.
     RowMean,
 }
 
@@ -25,7 +29,8 @@ pub enum Balance {
 /// ```
 ///
 /// `norm` brings each column to mean 0 and variance 1, as the official code's batch norm does: biased variance, eps 1e-5,
-/// gradient through the statistics. (The paper's listing uses the unbiased deviation.) N is the batch given here.
+/// gradient through the statistics. (The paper's listing uses the unbiased deviation.) N is the batch given here, or over
+/// all ranks with [`Self::loss_over`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BarlowTwins {
     /// How invariance and redundancy are balanced.
@@ -49,6 +54,16 @@ impl BarlowTwins {
         };
         let parts = barlow_twins(z1, z2, lambda, EPS)?;
         Ok(Loss { total: parts.total, parts: vec![("invariance", parts.invariance), ("redundancy", parts.redundancy)] })
+    }
+
+    /// The loss over all ranks' rows, statistics included: the same on each of them, with gradients for this rank's.
+    ///
+    /// `z1`, `z2`: `[N, D]`, this rank's, N the same on every rank. They are gathered, so that memory is O(ranks N D).
+    ///
+    /// # Errors
+    /// As [`Self::loss`], with N counted over all ranks, or if a collective fails.
+    pub fn loss_over(&self, z1: &Tensor, z2: &Tensor, comm: &Arc<dyn Collective>) -> Result<Loss> {
+        self.loss(&all_gather(comm, &wide(z1)?)?, &all_gather(comm, &wide(z2)?)?)
     }
 }
 

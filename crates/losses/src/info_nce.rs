@@ -2,7 +2,10 @@
 //! arXiv:1911.05722), and An Empirical Study of Training Self-Supervised Vision Transformers (Chen et al., ICCV 2021,
 //! arXiv:2104.02057).
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
+use diptych_comm::{Collective, all_gather};
 use diptych_kernels::info_nce::Pairs;
 use diptych_kernels::{info_nce, info_nce_among, l2_normalize};
 
@@ -55,6 +58,18 @@ impl InfoNce {
         let total = info_nce_among(&q, &keys, &Pairs::aligned(first, count), self.temperature)?;
         let positive_cosine = cosine(&q, &keys.narrow(0, first, count)?)?;
         Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine)] })
+    }
+
+    /// [`Self::loss_among`] the keys of all ranks: the mean over ranks is the loss of the whole batch.
+    ///
+    /// `q`, `k`: `[N, D]`, this rank's, N the same on every rank. Other ranks' keys are gathered with gradients, for those that
+    /// are tracked. Parts are this rank's.
+    ///
+    /// # Errors
+    /// As [`Self::loss_among`], or if a collective fails.
+    pub fn among_over(&self, q: &Tensor, k: &Tensor, comm: &Arc<dyn Collective>) -> Result<Loss> {
+        let keys = all_gather(comm, &wide(k)?)?;
+        self.loss_among(q, &keys, comm.rank() * k.dim(0)?)
     }
 }
 

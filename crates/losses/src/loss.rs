@@ -24,8 +24,10 @@ pub(crate) fn cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Balance, BarlowTwins, InfoNce, NtXent};
+    use crate::{Balance, BarlowTwins, ClusterContrast, InfoNce, NegativeCosine, NormalizedMse, NtXent};
+    use crate::{PrototypeCrossEntropy, SimilarityCrossEntropy, SwappedPrediction, sinkhorn};
     use candle_core::Var;
+    use diptych_comm::Local;
     use diptych_kernels::check::Array;
 
     type Function<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<Loss>;
@@ -35,11 +37,17 @@ mod tests {
     #[test]
     fn losses_take_bf16() -> Result<()> {
         let queue = Array::random(&[9, 6], 3).tensor()?;
-        let losses: [Function; 4] = [
-            &|a, b| NtXent { temperature: 0.3 }.loss(a, b),
+        let losses: [Function; 10] = [
+            &|a, b| NtXent::new(0.3).loss(a, b),
             &|a, b| BarlowTwins { balance: Balance::Lambda(0.1) }.loss(a, b),
             &|a, b| InfoNce { temperature: 0.3 }.loss(a, b, &queue),
             &|a, b| InfoNce { temperature: 0.3 }.loss_among(a, b, 0),
+            &|a, b| NormalizedMse.loss(a, b),
+            &|a, b| NegativeCosine.loss(a, b),
+            &|a, b| SimilarityCrossEntropy.loss(a, b),
+            &|a, b| SwappedPrediction { temperature: 0.3 }.loss(a, &sinkhorn(b, 0.3, 3, &Local)?),
+            &|a, _| PrototypeCrossEntropy { temperature: 0.3 }.loss(a, &[Some(1), None, Some(5), Some(0), Some(2)]),
+            &|a, b| ClusterContrast { temperature: 0.3 }.loss(&a.abs()?, &b.abs()?),
         ];
         let z = |seed| Array::random(&[5, 6], seed).tensor()?.to_dtype(DType::BF16);
         for loss in losses {

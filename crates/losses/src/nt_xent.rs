@@ -1,11 +1,16 @@
 //! NT-Xent, the loss of SimCLR: A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., ICML
 //! 2020, arXiv:2002.05709).
 
-use candle_core::{Result, Tensor};
-use diptych_kernels::{l2_normalize, nt_xent};
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
+use diptych_comm::{Collective, all_gather};
+use diptych_kernels::info_nce::Pairs;
+use diptych_kernels::{info_nce_among, l2_normalize, nt_xent};
 
 use crate::Loss;
 use crate::loss::{cosine, wide};
+use crate::rows::check_pair;
 
 /// NT-Xent: each of the 2N views must pick the other view of its image among the 2N - 1 other views.
 ///
@@ -22,10 +27,14 @@ pub struct NtXent {
 }
 
 impl NtXent {
+    /// NT-Xent of cosine similarities.
+    pub fn new(temperature: f64) -> Self {
+        Self { temperature }
+    }
+
     /// The loss of two views.
     ///
-    /// `z1`, `z2`: `[N, D]`, f32 or bf16, any scale, row i of both from the same image; they are L2-normalized here. A row of
-    /// zeros normalizes to zeros and gets no gradient. Memory is O(N D).
+    /// `z1`, `z2`: `[N, D]`, f32 or bf16, any scale, row i of both from the same image; they are L2-normalized here. A row of zeros normalizes to zeros and gets no gradient. Memory is O(N D).
     ///
     /// Parts: `positive_cosine`, the mean cosine similarity of the N pairs.
     ///
@@ -34,9 +43,39 @@ impl NtXent {
     pub fn loss(&self, z1: &Tensor, z2: &Tensor) -> Result<Loss> {
         let (z1, z2) = (wide(z1)?, wide(z2)?);
         let total = nt_xent(&z1, &z2, self.temperature)?;
-        let positive_cosine = cosine(&l2_normalize(&z1.detach())?, &l2_normalize(&z2.detach())?)?;
-        Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine)] })
+        Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine(&z1, &z2)?)] })
     }
+
+    /// The loss of this rank's views, which must pick each other among the views of all ranks: the mean over ranks is the loss
+    /// of the whole batch.
+    ///
+    /// `z1`, `z2`: `[N, D]`, as for [`Self::loss`], N the same on every rank. Views of other ranks are gathered with gradients.
+    /// Parts are this rank's.
+    ///
+    /// # Errors
+    /// As [`Self::loss`], with N counted over all ranks, or if a collective fails.
+    pub fn loss_over(&self, z1: &Tensor, z2: &Tensor, comm: &Arc<dyn Collective>) -> Result<Loss> {
+        if comm.size() == 1 { self.loss(z1, z2) } else { self.among(z1, z2, comm) }
+    }
+
+    /// This rank's 2N views as queries among those of all ranks.
+    fn among(&self, z1: &Tensor, z2: &Tensor, comm: &Arc<dyn Collective>) -> Result<Loss> {
+        check_pair("nt_xent", z1, z2)?;
+        let (count, total) = (z1.dim(0)?, z1.dim(0)? * comm.size());
+        if total < 2 {
+            bail!("nt_xent: needs at least 2 rows and 1 column, got {:?}", z1.dims())
+        }
+        let ready = |z: &Tensor| l2_normalize(&wide(z)?);
+        let (z1, z2) = (ready(z1)?, ready(z2)?);
+        let keys = Tensor::cat(&[all_gather(comm, &z1)?, all_gather(comm, &z2)?], 0)?;
+        let pairs = Pairs::two_views(comm.rank() * count, count, total);
+        let total = info_nce_among(&Tensor::cat(&[&z1, &z2], 0)?, &keys, &pairs, self.temperature)?;
+        Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine(&z1, &z2)?)] })
+    }
+}
+
+fn positive_cosine(z1: &Tensor, z2: &Tensor) -> Result<Tensor> {
+    cosine(&l2_normalize(&z1.detach())?, &l2_normalize(&z2.detach())?)
 }
 
 #[cfg(test)]
@@ -50,14 +89,14 @@ mod tests {
     }
 
     fn value(z1: &Tensor, z2: &Tensor) -> Result<f32> {
-        NtXent { temperature: 0.2 }.loss(z1, z2)?.total.to_scalar::<f32>()
+        NtXent::new(0.2).loss(z1, z2)?.total.to_scalar::<f32>()
     }
 
     /// By hand: pairs alike and orthogonal to the other pair, t = 1: -log(e / (e + 1 + 1)).
     #[test]
     fn two_orthogonal_pairs() -> Result<()> {
         let z = Tensor::new(&[[3f32, 0.0], [0.0, 0.5]], &Device::Cpu)?;
-        let loss = NtXent { temperature: 1.0 }.loss(&z, &z)?;
+        let loss = NtXent::new(1.0).loss(&z, &z)?;
         let e = std::f64::consts::E;
         assert!((f64::from(loss.total.to_scalar::<f32>()?) + (e / (e + 2.0)).ln()).abs() < 1e-6);
         assert_eq!(loss.parts[0].0, "positive_cosine");
@@ -103,7 +142,7 @@ mod tests {
     fn the_gradient_is_tangential_and_only_the_total_has_one() -> Result<()> {
         let (z1, z2) = views(8, 5)?;
         let z1 = Var::from_tensor(&z1)?;
-        let loss = NtXent { temperature: 0.2 }.loss(&z1, &z2)?;
+        let loss = NtXent::new(0.2).loss(&z1, &z2)?;
         let grads = loss.total.backward()?;
         let gradient = grads.get(&z1).unwrap();
         let along = (gradient * z1.as_tensor())?.sum(1)?.abs()?.max(0)?.to_scalar::<f32>()?;

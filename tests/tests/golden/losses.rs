@@ -61,7 +61,7 @@ fn check_nt_xent(name: &'static str) {
     let case = Case::load(name);
     let temperature = case.number("parameter");
     case.near("loss", nt_xent::reference::nt_xent(&case.array("z1"), &case.array("z2"), temperature), 1e-10);
-    case.check(|z1, z2| NtXent { temperature }.loss(z1, z2));
+    case.check(|z1, z2| NtXent::new(temperature).loss(z1, z2));
 }
 
 fn check_barlow_twins(name: &'static str) {

@@ -94,7 +94,7 @@ impl Runner for Running {
 
     fn outputs(&mut self) -> Result<Tensors> {
         let loss = match self.case.kind {
-            Kind::NtXent => NtXent { temperature: TEMPERATURE }.loss(&self.z1, &self.z2)?,
+            Kind::NtXent => NtXent::new(TEMPERATURE).loss(&self.z1, &self.z2)?,
             Kind::BarlowTwins => BarlowTwins { balance: Balance::Lambda(LAMBDA) }.loss(&self.z1, &self.z2)?,
         };
         let mut gradients = loss.total.backward()?;
