@@ -17,6 +17,7 @@ mod negative_cosine;
 mod normalized_mse;
 mod nt_xent;
 mod prototype_cross_entropy;
+pub mod reference;
 mod rows;
 mod similarity_cross_entropy;
 mod sinkhorn;
