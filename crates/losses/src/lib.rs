@@ -25,6 +25,7 @@ mod swapped_prediction;
 
 pub use barlow_twins::{Balance, BarlowTwins};
 pub use cluster_contrast::ClusterContrast;
+pub use diptych_comm::{Collective, Local};
 pub use info_nce::InfoNce;
 pub use loss::Loss;
 pub use negative_cosine::NegativeCosine;
