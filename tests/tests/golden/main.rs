@@ -2,6 +2,7 @@
 
 mod augment;
 mod backbones;
+mod heads;
 mod losses;
 mod metrics;
 mod ops;
