@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
-use diptych_comm::{Collective, all_gather};
+use diptych_comm::{Collective, Local, all_gather};
 use diptych_kernels::info_nce::Pairs;
 use diptych_kernels::{info_nce_among, l2_normalize, nt_xent};
 
@@ -24,12 +24,14 @@ use crate::rows::check_pair;
 pub struct NtXent {
     /// The temperature t. The paper's is 0.1 for ImageNet and 0.5 for CIFAR-10.
     pub temperature: f64,
+    /// Whether similarities are cosines; else they are plain products (table 5 of the paper), and rows are taken as they are.
+    pub normalize: bool,
 }
 
 impl NtXent {
     /// NT-Xent of cosine similarities.
     pub fn new(temperature: f64) -> Self {
-        Self { temperature }
+        Self { temperature, normalize: true }
     }
 
     /// The loss of two views.
@@ -41,6 +43,9 @@ impl NtXent {
     /// # Errors
     /// If the shapes differ, N < 2, or the temperature is not positive and finite.
     pub fn loss(&self, z1: &Tensor, z2: &Tensor) -> Result<Loss> {
+        if !self.normalize {
+            return self.among(z1, z2, &(Arc::new(Local) as Arc<dyn Collective>));
+        }
         let (z1, z2) = (wide(z1)?, wide(z2)?);
         let total = nt_xent(&z1, &z2, self.temperature)?;
         Ok(Loss { total, parts: vec![("positive_cosine", positive_cosine(&z1, &z2)?)] })
@@ -65,7 +70,7 @@ impl NtXent {
         if total < 2 {
             bail!("nt_xent: needs at least 2 rows and 1 column, got {:?}", z1.dims())
         }
-        let ready = |z: &Tensor| l2_normalize(&wide(z)?);
+        let ready = |z: &Tensor| if self.normalize { l2_normalize(&wide(z)?) } else { wide(z) };
         let (z1, z2) = (ready(z1)?, ready(z2)?);
         let keys = Tensor::cat(&[all_gather(comm, &z1)?, all_gather(comm, &z2)?], 0)?;
         let pairs = Pairs::two_views(comm.rank() * count, count, total);

@@ -2,19 +2,23 @@
 //!
 //! Two views of each image go through one network; the cross-correlation of the two embeddings is pulled to the identity.
 
-use candle_core::{DType, Result, Tensor, bail};
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
 use diptych_augment::Recipe;
-use diptych_heads::{Mlp, projector};
+use diptych_comm::Collective;
+use diptych_heads::{Mlp, predictor, projector};
 use diptych_losses::{Balance, BarlowTwins as Objective};
 use diptych_nn::{Backbone, Batch, Group, ParamStore};
 use serde::{Deserialize, Serialize};
 
+use crate::encoder::Encoder;
 use crate::registry::check_projector;
-use crate::{Build, Forward, Method};
+use crate::{Build, Embeddings, Forward, Method, crops};
 
 pub(crate) const PAPER: &str = "Barlow Twins (Zbontar et al., ICML 2021, arXiv:2103.03230)";
-pub(crate) const BATCH_COUPLED: bool = true;
 pub(crate) const VIEWS: usize = 2;
+pub(crate) const BN_GROUPS: usize = 1;
 pub(crate) const AUGMENT: fn(usize) -> Recipe = Recipe::barlow_twins;
 /// The official code: LARS with 0.2 per 256 images for weights and 0.0048 (0.024 of it) for biases and norms, ten epochs of warm-up,
 /// cosine to a thousandth.
@@ -38,13 +42,35 @@ final_ratio = 0.001
 pub(crate) struct Config {
     /// Widths of the projector's layers; the last is D.
     pub projector: Vec<usize>,
-    /// The weight of the off-diagonal terms.
+    /// How the off-diagonal terms are weighed.
+    pub balance: Weighing,
+    /// Their weight; of no effect with `balance = "row_mean"`.
     pub lambda: f64,
+    /// Ablation (section 4, "asymmetry"): no gradient reaches the second of the two views.
+    pub stop_gradient: bool,
+    /// Ablation (section 4, "asymmetry"): the first of the two goes through a predictor.
+    pub predictor: bool,
+}
+
+/// How the off-diagonal terms are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Weighing {
+    /// By `lambda`, as the paper and its code do.
+    Lambda,
+    /// As the mean over each row, without a factor to choose.
+    RowMean,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { projector: vec![8192, 8192, 8192], lambda: 0.0051 }
+        Self {
+            projector: vec![8192, 8192, 8192],
+            balance: Weighing::Lambda,
+            lambda: 0.0051,
+            stop_gradient: false,
+            predictor: false,
+        }
     }
 }
 
@@ -60,35 +86,66 @@ impl Config {
 
 pub(crate) struct BarlowTwins {
     params: ParamStore,
-    backbone: Box<dyn Backbone>,
-    projector: Mlp,
+    encoder: Encoder,
+    predictor: Option<Mlp>,
+    stop_gradient: bool,
     objective: Objective,
+    comm: Arc<dyn Collective>,
 }
 
 impl BarlowTwins {
     pub(crate) fn new(config: Config, build: &Build) -> Result<Self> {
-        let mut params = ParamStore::new(build.seed, build.device);
-        let backbone = (build.backbone)(&mut params.scope(Group::Trunk).pp("backbone"))?;
-        let blocks = projector::barlow_twins(&config.projector);
-        let projector = Mlp::new(&mut params.scope(Group::Projector).pp("projector"), backbone.out_dim(), &blocks)?;
-        let objective = Objective { balance: Balance::Lambda(config.lambda) };
-        Ok(Self { params, backbone, projector, objective })
-    }
-
-    fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.backbone.forward_t(x, true)?;
-        self.projector.forward(&h, true)?.to_dtype(DType::F32)
+        let mut params = build.store(build.seed)?;
+        let encoder = Encoder::new(&mut params, build, &|_| projector::barlow_twins(&config.projector))?;
+        let width = encoder.projector.out_dim();
+        let predictor = match config.predictor {
+            true => {
+                let mut scope = params.scope(Group::Predictor);
+                Some(Mlp::new(&mut scope.pp("predictor"), width, &predictor::byol(width, width))?)
+            }
+            false => None,
+        };
+        let balance = match config.balance {
+            Weighing::Lambda => Balance::Lambda(config.lambda),
+            Weighing::RowMean => Balance::RowMean,
+        };
+        let (objective, comm) = (Objective { balance }, build.comm.clone());
+        Ok(Self { params, encoder, predictor, stop_gradient: config.stop_gradient, objective, comm })
     }
 }
 
 impl Method for BarlowTwins {
-    fn forward(&mut self, batch: &Batch) -> Result<Forward> {
-        let [x1, x2] = batch.views.pair()?;
-        let z1 = self.embed(x1)?;
-        let z2 = self.embed(x2)?;
-        let loss = self.objective.loss(&z1, &z2)?;
-        let embeddings = vec![z1.detach(), z2.detach()];
-        Ok(Forward { loss, embeddings, trivial_loss: None, monitors: Vec::new() })
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings> {
+        let global = crops::check(&batch.views)?;
+        let z: Vec<Tensor> = batch.views.0.iter().map(|x| self.encoder.embed(x)).collect::<Result<_>>()?;
+        let watched = z.iter().take(2).map(Tensor::detach).collect();
+        let second: Vec<Tensor> = if self.stop_gradient { z.iter().map(Tensor::detach).collect() } else { z.clone() };
+        let first = match &self.predictor {
+            Some(predictor) => z.iter().map(|z| predictor.forward(z, true)).collect::<Result<_>>()?,
+            None => z,
+        };
+        Ok(match (self.stop_gradient, self.predictor.is_some()) {
+            (false, false) => Embeddings { live: first, fixed: Vec::new(), watched, global },
+            (false, true) => Embeddings { live: [first, second].concat(), fixed: Vec::new(), watched, global },
+            (true, _) => Embeddings { live: first, fixed: second, watched, global },
+        })
+    }
+
+    fn objective(&mut self, embeddings: &Embeddings, _index: &[u32]) -> Result<Forward> {
+        let (first, second) = match (self.stop_gradient, self.predictor.is_some()) {
+            (false, false) => (&embeddings.live[..], &embeddings.live[..]),
+            (false, true) => embeddings.live.split_at(embeddings.live.len() / 2),
+            (true, _) => (&embeddings.live[..], &embeddings.fixed[..]),
+        };
+        let losses = crops::unordered(first.len(), embeddings.global)
+            .into_iter()
+            .map(|(i, j)| self.objective.loss_over(&first[i], &second[j], &self.comm))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Forward::new(crops::mean(&losses, 1.0)?, embeddings))
+    }
+
+    fn couples_batch(&self) -> bool {
+        true
     }
 
     fn params(&self) -> &ParamStore {
@@ -96,6 +153,6 @@ impl Method for BarlowTwins {
     }
 
     fn backbone(&self) -> &dyn Backbone {
-        self.backbone.as_ref()
+        self.encoder.backbone.as_ref()
     }
 }

@@ -4,7 +4,9 @@ use candle_core::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Build, Method, barlow_twins, simclr};
+use crate::{
+    Build, Method, adco, barlow_twins, byol, contrastive_clustering, deepcluster, moco, simclr, simsiam, swav,
+};
 
 /// One method of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -13,10 +15,10 @@ pub struct Entry {
     pub name: &'static str,
     /// Title, authors, year, arXiv number.
     pub paper: &'static str,
-    /// Whether one image's loss depends on the rest of the batch: such a loss can't be accumulated over micro-batches.
-    pub batch_coupled: bool,
-    /// How many views of an image it takes.
+    /// How many views of an image it takes at least; more, or smaller ones behind them, are compared with the first.
     pub views: usize,
+    /// The published groups of a batch with statistics of their own: what a recipe's `trainer.bn_groups` leaves out.
+    pub bn_groups: usize,
     /// The published views for images of this side: what a recipe's `[augment]` leaves out.
     pub augment: fn(usize) -> diptych_augment::Recipe,
     /// The published optimizer: what a recipe's `[optim]` leaves out, as TOML.
@@ -32,15 +34,15 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     REGISTRY.iter().find(|entry| entry.name == name)
 }
 
-/// Makes [`REGISTRY`] from the methods' modules; each has PAPER, BATCH_COUPLED, VIEWS, AUGMENT, OPTIM, a `Config` and a type.
+/// Makes [`REGISTRY`] from the methods' modules; each has PAPER, VIEWS, BN_GROUPS, AUGMENT, OPTIM, a `Config` and a type.
 macro_rules! methods {
     ($($module:ident :: $type:ident),* $(,)?) => {
         /// Every method.
         pub const REGISTRY: &[Entry] = &[$(Entry {
             name: stringify!($module),
             paper: $module::PAPER,
-            batch_coupled: $module::BATCH_COUPLED,
             views: $module::VIEWS,
+            bn_groups: $module::BN_GROUPS,
             augment: $module::AUGMENT,
             optim: $module::OPTIM,
             resolve: |table, features| {
@@ -52,7 +54,17 @@ macro_rules! methods {
     };
 }
 
-methods! { simclr::SimClr, barlow_twins::BarlowTwins }
+methods! {
+    simclr::SimClr,
+    moco::Moco,
+    byol::Byol,
+    simsiam::SimSiam,
+    barlow_twins::BarlowTwins,
+    swav::Swav,
+    deepcluster::DeepCluster,
+    adco::AdCo,
+    contrastive_clustering::ContrastiveClustering,
+}
 
 fn read<C: DeserializeOwned>(table: toml::Table) -> Result<C> {
     table.try_into().map_err(|error: toml::de::Error| Error::Msg(error.to_string().trim().to_string()))
@@ -71,4 +83,20 @@ pub(crate) fn check_projector(widths: &[usize]) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Checks a number that is a share, such as the decay of a moving average.
+pub(crate) fn check_share(key: &str, value: f64) -> Result<()> {
+    if !(0.0..=1.0).contains(&value) {
+        candle_core::bail!("{key} must be from 0 to 1, it is {value}")
+    }
+    Ok(())
+}
+
+/// Checks a temperature.
+pub(crate) fn check_positive(key: &str, value: f64) -> Result<()> {
+    if !(value > 0.0 && value.is_finite()) {
+        candle_core::bail!("{key} must be positive, it is {value}")
+    }
+    Ok(())
 }

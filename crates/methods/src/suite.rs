@@ -1,30 +1,55 @@
 //! What every method of the registry must do.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor};
 use diptych_backbones::{BackboneConfig, ResNet};
+use diptych_comm::{Collective, Local};
 use diptych_nn::{Backbone, Batch, Init, Role, Scope, Views, backward};
 
-use crate::{Build, Entry, Method, REGISTRY};
+use crate::{Build, Embeddings, Entry, Method, REGISTRY, Step};
 
 const SIZE: usize = 8;
+
+/// Settings of a method in the small: short heads, dictionaries that wrap.
+fn settings(name: &str) -> toml::Table {
+    let text = match name {
+        "moco" => "projector = [16, 8]\nqueue = 11",
+        "byol" => "projector = [16, 8]\npredictor_hidden = 12",
+        "simsiam" => "projector = [16, 8]\npredictor_hidden = 6",
+        "swav" => {
+            "projector = [16, 8]\nprototypes = 5\nqueue = 15\nqueue_start_epoch = 0\nfreeze_prototypes_epochs = 0"
+        }
+        "deepcluster" => "projector = [16, 8]\nprototypes = [4, 3, 5]",
+        "adco" => "projector = [16, 8]\nnegatives = 9",
+        "contrastive_clustering" => "projector = [16, 8]\nclusters = 4",
+        _ => "projector = [16, 8]",
+    };
+    toml::from_str(text).unwrap()
+}
 
 fn build(entry: &Entry, seed: u64) -> Result<Box<dyn Method>> {
     let config = BackboneConfig { name: "resnet_tiny".into(), base: Some(4), ..BackboneConfig::default() };
     let architecture = config.architecture(SIZE).map_err(candle_core::Error::wrap)?;
-    let mut table = toml::Table::new();
-    table.insert("projector".into(), toml::Value::Array(vec![16.into(), 8.into()]));
-    let table = (entry.resolve)(table, architecture.out_dim())?;
+    let table = (entry.resolve)(settings(entry.name), architecture.out_dim())?;
     let backbone =
         |scope: &mut Scope| -> Result<Box<dyn Backbone>> { Ok(Box::new(ResNet::new(scope, &architecture)?)) };
-    let device = Device::Cpu;
-    (entry.build)(&Build {
+    let comm: Arc<dyn Collective> = Arc::new(Local);
+    let mut method = (entry.build)(&Build {
         config: &table,
         backbone: &backbone,
-        device: &device,
+        comm: &comm,
+        bn_groups: 1,
+        device: &Device::Cpu,
         seed,
         dataset_len: 64,
         total_steps: 10,
-    })
+    })?;
+    if method.surveys() {
+        method.survey(&batch(entry, 6)?)?;
+    }
+    method.before_step(Step { index: 0, total: 10, epoch: 0, steps_per_epoch: 5 })?;
+    Ok(method)
 }
 
 fn batch(entry: &Entry, n: usize) -> Result<Batch> {
@@ -58,7 +83,8 @@ fn every_trainable_parameter_has_a_gradient() -> Result<()> {
 fn a_small_step_lowers_the_loss_as_the_gradient_says() -> Result<()> {
     for entry in REGISTRY {
         let (mut method, batch) = (build(entry, 2)?, batch(entry, 6)?);
-        let before = method.forward(&batch)?.loss.total;
+        let held = method.embed(&batch)?;
+        let before = method.objective(&held, &batch.index)?.loss.total;
         let gradients = backward(&before)?;
         let mut square = 0.0;
         for (_, param) in method.params().trainable() {
@@ -71,7 +97,8 @@ fn a_small_step_lowers_the_loss_as_the_gradient_says() -> Result<()> {
             let step = (gradients.get(&param.var).unwrap() * lr)?;
             param.var.set(&(param.var.as_detached_tensor() - step)?)?;
         }
-        let after = f64::from(method.forward(&batch)?.loss.total.to_scalar::<f32>()?);
+        let moved = Embeddings { fixed: held.fixed, ..method.embed(&batch)? };
+        let after = f64::from(method.objective(&moved, &batch.index)?.loss.total.to_scalar::<f32>()?);
         let ratio = (value - after) / (lr * square);
         assert!((ratio - 1.0).abs() < 0.05, "{}: the loss fell by {ratio} of what the gradient says", entry.name);
     }
@@ -104,7 +131,7 @@ fn embeddings_come_one_a_view_without_a_graph() -> Result<()> {
 fn a_wrong_number_of_views_is_refused() -> Result<()> {
     for entry in REGISTRY {
         let mut batch = batch(entry, 4)?;
-        batch.views.0.push(Tensor::zeros((4, SIZE, SIZE, 3), DType::F32, &Device::Cpu)?);
+        batch.views.0.pop();
         let error = build(entry, 6)?.forward(&batch).unwrap_err().to_string();
         assert!(error.contains("takes 2 views"), "{}: {error}", entry.name);
     }

@@ -13,6 +13,7 @@
 mod accuracy;
 mod eigen;
 mod geometry;
+mod kmeans;
 mod knn;
 mod matrix;
 mod pca;
@@ -22,6 +23,7 @@ mod testing;
 
 pub use accuracy::{accuracy, confusion, mean_per_class_accuracy, top_k_accuracy};
 pub use geometry::{alignment, embedding_std, uniformity};
+pub use kmeans::{Clusters, spherical_kmeans};
 pub use knn::{Knn, knn, nearest};
 pub use pca::{Pca, pca};
 pub use spectrum::{effective_rank, singular_values};

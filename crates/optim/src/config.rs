@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::groups::{Decay, GroupLr, Rules};
-use crate::schedule::{Constant, Milestones, Schedule, WarmupCosine};
+use crate::groups::{ConstantLr, Decay, GroupLr, Rules};
+use crate::schedule::{Constant, Milestones, PerEpoch, Schedule, WarmupCosine};
 use crate::variant::Variant;
 use crate::{Lars, Optimizer, Sgd};
 
@@ -85,8 +85,22 @@ pub struct OptimConfig {
     /// Step only; left out: 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
+    /// Whether the rate changes once an epoch and not at every step (the official codes of MoCo and SimSiam); left out: false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub per_epoch: bool,
+    /// Groups whose rate stays at its peak; `predictor` is the one there is (SimSiam). Left out: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constant_lr: Vec<ConstantGroup>,
     /// Factors on the learning rate of groups; left out: 1.
     pub group_lr: GroupLr,
+}
+
+/// A group whose learning rate may be constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConstantGroup {
+    /// The predictor.
+    Predictor,
 }
 
 /// What a recipe may say.
@@ -108,6 +122,8 @@ struct Given {
     final_ratio: Option<f64>,
     milestones: Option<Vec<f64>>,
     gamma: Option<f64>,
+    per_epoch: Option<bool>,
+    constant_lr: Option<Vec<ConstantGroup>>,
     group_lr: Option<GroupLr>,
 }
 
@@ -136,6 +152,8 @@ impl TryFrom<Given> for OptimConfig {
             final_ratio: (schedule == ScheduleKind::Cosine).then(|| given.final_ratio.unwrap_or(0.0)),
             milestones: if step { given.milestones } else { None },
             gamma: step.then(|| given.gamma.unwrap_or(0.1)),
+            per_epoch: given.per_epoch.unwrap_or(false),
+            constant_lr: given.constant_lr.unwrap_or_default(),
             group_lr: given.group_lr.unwrap_or_default(),
         };
         config.check()?;
@@ -217,7 +235,8 @@ impl OptimConfig {
 
     /// Which parameters decay, adapt, and learn at which share of the rate.
     pub fn rules(&self) -> Rules {
-        Rules { decay: self.decay, bias_lr_ratio: self.bias_lr_ratio, group_lr: self.group_lr }
+        let constant_lr = ConstantLr { predictor: self.constant_lr.contains(&ConstantGroup::Predictor), lr: self.lr };
+        Rules { decay: self.decay, bias_lr_ratio: self.bias_lr_ratio, group_lr: self.group_lr, constant_lr }
     }
 
     /// The learning rate over `steps` steps in all.
@@ -257,7 +276,12 @@ pub type Built = (Box<dyn Optimizer>, Box<dyn Schedule>);
 pub fn build(config: &OptimConfig, batch_size: usize, steps: u64, steps_per_epoch: u64) -> Result<Built, ConfigError> {
     config.check()?;
     let schedule = config.schedule(batch_size, steps, steps_per_epoch)?;
-    let (momentum, decay, rules) = (config.momentum, config.weight_decay, config.rules());
+    let schedule: Box<dyn Schedule> = match config.per_epoch {
+        true => Box::new(PerEpoch { schedule, steps_per_epoch }),
+        false => schedule,
+    };
+    let (momentum, decay, mut rules) = (config.momentum, config.weight_decay, config.rules());
+    rules.constant_lr.lr = config.effective_lr(batch_size);
     let optimizer: Box<dyn Optimizer> = match config.name {
         Algorithm::Sgd => Box::new(Sgd::new(momentum, decay, config.nesterov.unwrap_or(false), rules)),
         Algorithm::Lars => {

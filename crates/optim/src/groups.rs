@@ -47,11 +47,22 @@ impl GroupLr {
     }
 }
 
+/// Groups whose learning rate keeps its peak while the schedule goes on, as `optim.constant_lr` names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ConstantLr {
+    /// The predictor's (SimSiam, section 4.2).
+    pub predictor: bool,
+    /// The peak.
+    pub lr: f64,
+}
+
 /// How an optimizer treats one parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Treatment {
     /// Factor on the learning rate.
     pub lr_scale: f64,
+    /// The learning rate that stands in the schedule's place, if there is one.
+    pub constant_lr: Option<f64>,
     /// Whether weight decay applies, and with LARS the layer-wise ratio too.
     pub decays: bool,
 }
@@ -65,12 +76,26 @@ pub struct Rules {
     pub bias_lr_ratio: f64,
     /// Factors on the learning rate of groups.
     pub group_lr: GroupLr,
+    /// Groups that the schedule does not reach.
+    pub constant_lr: ConstantLr,
 }
 
 impl Default for Rules {
     /// Only weights decay; one learning rate for all.
     fn default() -> Self {
-        Self { decay: Decay::Weights, bias_lr_ratio: 1.0, group_lr: GroupLr::default() }
+        Self {
+            decay: Decay::Weights,
+            bias_lr_ratio: 1.0,
+            group_lr: GroupLr::default(),
+            constant_lr: ConstantLr::default(),
+        }
+    }
+}
+
+impl Treatment {
+    /// The learning rate of this parameter where the schedule says `lr`.
+    pub(crate) fn lr(&self, lr: f64) -> f64 {
+        self.constant_lr.unwrap_or(lr) * self.lr_scale
     }
 }
 
@@ -84,10 +109,12 @@ impl Rules {
             Group::Prototypes => self.group_lr.prototypes,
             Group::Frozen => return None,
         };
+        let constant = self.constant_lr.predictor && param.group == Group::Predictor;
+        let constant_lr = constant.then_some(self.constant_lr.lr);
         match param.role {
-            Role::Weight => Some(Treatment { lr_scale: group, decays: true }),
+            Role::Weight => Some(Treatment { lr_scale: group, constant_lr, decays: true }),
             Role::Bias | Role::Norm => {
-                Some(Treatment { lr_scale: group * self.bias_lr_ratio, decays: self.decay == Decay::All })
+                Some(Treatment { lr_scale: group * self.bias_lr_ratio, constant_lr, decays: self.decay == Decay::All })
             }
             Role::Buffer => None,
         }
@@ -125,7 +152,8 @@ pub fn describe(params: &ParamStore, config: &OptimConfig) -> Vec<String> {
                     (Algorithm::Lars, true) => ", adapted by layer",
                     (Algorithm::Lars, false) => ", not adapted",
                 };
-                format!("learning rate {} (at batch 256), {decay}{adapts}", short(lr))
+                let constant = if t.constant_lr.is_some() { ", constant" } else { "" };
+                format!("learning rate {} (at batch 256){constant}, {decay}{adapts}", short(lr))
             }
         };
         lines.push(format!("{} tensors, {} values: {text}", grouped(tensors), grouped(values)));

@@ -38,7 +38,7 @@ impl Lars {
 impl Optimizer for Lars {
     fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<Option<String>> {
         let settings = |treatment: Treatment| LarsStep {
-            lr: lr * treatment.lr_scale,
+            lr: treatment.lr(lr),
             momentum: self.momentum,
             weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
             eta: treatment.decays.then_some(self.eta),

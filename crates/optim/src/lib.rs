@@ -15,10 +15,10 @@ mod sgd;
 mod tests;
 mod variant;
 
-pub use config::{Algorithm, Built, ConfigError, LrScaling, OptimConfig, ScheduleKind, build};
-pub use groups::{Decay, GroupLr, Rules, Treatment, describe};
+pub use config::{Algorithm, Built, ConfigError, ConstantGroup, LrScaling, OptimConfig, ScheduleKind, build};
+pub use groups::{ConstantLr, Decay, GroupLr, Rules, Treatment, describe};
 pub use lars::Lars;
 pub use optimizer::{Optimizer, first_non_finite};
-pub use schedule::{Constant, Milestones, Schedule, WarmupCosine};
+pub use schedule::{Constant, Milestones, PerEpoch, Schedule, WarmupCosine};
 pub use sgd::Sgd;
 pub use variant::Variant;

@@ -23,6 +23,20 @@ impl Schedule for Constant {
     }
 }
 
+/// Another schedule, looked at once an epoch: each step has the rate of its epoch's first (the official codes of MoCo and SimSiam).
+pub struct PerEpoch {
+    /// The schedule by steps.
+    pub schedule: Box<dyn Schedule>,
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+}
+
+impl Schedule for PerEpoch {
+    fn at(&self, step: u64) -> f64 {
+        self.schedule.at(step - step % self.steps_per_epoch.max(1))
+    }
+}
+
 /// Linear warm-up, then half a cosine, stepwise, as in the official codes of SimCLR, BYOL and Barlow Twins.
 ///
 /// ```text

@@ -33,7 +33,7 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn step(&mut self, params: &ParamStore, grads: &GradStore, lr: f64) -> Result<Option<String>> {
         let settings = |treatment: Treatment| SgdStep {
-            lr: lr * treatment.lr_scale,
+            lr: treatment.lr(lr),
             momentum: self.momentum,
             weight_decay: if treatment.decays { self.weight_decay } else { 0.0 },
             nesterov: self.nesterov,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use diptych_augment as augment;
+use diptych_comm::{Collective, Local};
 use diptych_data::{Dataset, Subset};
 use diptych_eval::{Features, Transform, features, knn};
 use diptych_metrics as score;
@@ -120,7 +121,11 @@ pub fn baselines(run: &Prepared) -> Result<Baselines> {
     let bank = bank(run);
     let (a, b) = (diptych_eval::pixels(&bank, &transform)?, diptych_eval::pixels(test, &transform)?);
     let raw = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;
-    let method = build_method(recipe, run.entry, &run.device, run.splits.train.len(), run.total_steps())?;
+    let comm: Arc<dyn Collective> = Arc::new(Local);
+    // Statistics are estimated on batches of any size.
+    let mut plain = recipe.clone();
+    plain.trainer.bn_groups = 1;
+    let method = build_method(&plain, run.entry, &comm, &run.device, run.splits.train.len(), run.total_steps())?;
     diptych_eval::estimate_statistics(method.backbone(), &bank, &transform)?;
     let (a, b) = (features(method.backbone(), &bank, &transform)?, features(method.backbone(), test, &transform)?);
     let random = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;

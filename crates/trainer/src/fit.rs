@@ -143,6 +143,9 @@ impl Session {
         let total = run.total_steps();
         let mut loader = Loader::new(self.train.clone(), self.loader_config(run)).or_bad_input()?;
         self.story.write(run, &self.dir, Status::Running { step: self.position.step, total })?;
+        if self.position.step == 0 && run.method.surveys() {
+            self.survey(run)?;
+        }
         self.since = Since { at: Instant::now(), step: self.position.step, waited: 0.0 };
         if self.position.step == total {
             // A run that was killed between its last checkpoint and its last report.
@@ -160,6 +163,17 @@ impl Session {
             }
         }
         Ok(End::Done)
+    }
+
+    /// Shows the method the first epoch, before it learns from it.
+    fn survey(&self, run: &mut Prepared) -> Result<()> {
+        let config = LoaderConfig { end: Some(run.steps_per_epoch), ..self.loader_config(run) };
+        for batch in Loader::new(self.train.clone(), config).or_bad_input()? {
+            let mut batch = batch.context("the data can't be read")?;
+            batch.views = batch.views.to_dtype(run.recipe.trainer.precision.dtype())?;
+            run.method.survey(&batch)?;
+        }
+        Ok(())
     }
 
     fn loader_config(&self, run: &Prepared) -> LoaderConfig {
@@ -228,7 +242,7 @@ impl Session {
         let data_wait_share = ((waited - self.since.waited) / seconds).clamp(0.0, 1.0);
         self.since = Since { at: Instant::now(), step: self.position.step, waited };
         row.insert("images_per_second".into(), images_per_second.into());
-        row.insert("views_per_second".into(), (images_per_second * run.entry.views as f64).into());
+        row.insert("views_per_second".into(), (images_per_second * run.recipe.augment.views.len() as f64).into());
         row.insert("data_wait_share".into(), data_wait_share.into());
         let mut collapsed = None;
         if let Some(z) = embeddings.first() {

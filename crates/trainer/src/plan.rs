@@ -56,7 +56,8 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
     );
     let trial = trial(recipe, run.entry, &run.device)?;
     let weights: u64 = params.iter().map(|(_, p)| p.var.elem_count() as u64 * 4).sum();
-    let views = (run.entry.views * recipe.trainer.batch_size * recipe.augment.size.pow(2) * 12) as u64;
+    let pixels: usize = recipe.augment.views().iter().map(|view| view.size.pow(2)).sum();
+    let views = (recipe.trainer.batch_size * pixels * 12) as u64;
     let isa = diptych_kernels::isa();
     say("kernels", format!("{isa}, activations in {:?}", recipe.trainer.precision).to_lowercase());
     if let Some(asked) = std::env::var("DIPTYCH_ISA").ok().filter(|asked| asked != isa) {

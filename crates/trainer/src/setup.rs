@@ -1,8 +1,11 @@
 //! From a recipe to everything a run works with; all bad input is found here, before any time is spent.
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use diptych_augment::Image;
 use diptych_backbones::{ResNet, pretrained};
+use diptych_comm::{Collective, Local};
 use diptych_data::{OpenOptions, Splits};
 use diptych_methods::{Build, Entry, Method, find};
 use diptych_nn::{Backbone, Scope};
@@ -43,29 +46,25 @@ impl Prepared {
 /// # Errors
 /// [`BadInput`] with a sentence that names the key or the file.
 pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
+    let comm: Arc<dyn Collective> = Arc::new(Local);
     let device = device(&recipe.trainer.device)?;
     let Some(entry) = find(recipe.method_name()) else {
         bad_input!("method.name = \"{}\" is not a method", recipe.method_name())
     };
     let trainer = &recipe.trainer;
-    if trainer.accumulate > 1 && entry.batch_coupled {
+    if trainer.accumulate > 1 || trainer.grad_cache > 1 {
+        bad_input!("trainer.accumulate and trainer.grad_cache: this build takes every step in one batch; use 1");
+    }
+    if !trainer.batch_size.is_multiple_of(trainer.bn_groups) {
         bad_input!(
-            "trainer.accumulate = {}: the loss of {} compares every image with the rest of its batch, so gradients \
-             summed over {} micro-batches are those of a batch of {}, not of {}; set trainer.accumulate = 1 and a \
-             trainer.batch_size that fits into memory",
-            trainer.accumulate,
-            entry.name,
-            trainer.accumulate,
-            trainer.batch_size / trainer.accumulate,
-            trainer.batch_size
+            "trainer.batch_size = {} does not divide into trainer.bn_groups = {} groups with batch statistics of their own",
+            trainer.batch_size,
+            trainer.bn_groups
         );
     }
-    if trainer.accumulate > 1 {
-        bad_input!("trainer.accumulate = {}: this build takes every step in one batch; use 1", trainer.accumulate);
-    }
-    if recipe.augment.views.len() != entry.views {
+    if recipe.augment.views.len() < entry.views {
         bad_input!(
-            "augment.views makes {} views of each image, {} takes {}",
+            "augment.views makes {} views of each image, {} takes at least {}",
             recipe.augment.views.len(),
             entry.name,
             entry.views
@@ -86,7 +85,7 @@ pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
     let name = table.remove("name");
     recipe.method =
         (entry.resolve)(table, features).map_err(|error| BadInput(recipe::explain_method(&error.to_string())))?;
-    let method = build_method(&recipe, entry, &device, images, total)?;
+    let method = build_method(&recipe, entry, &comm, &device, images, total)?;
     if let Some(name) = name {
         recipe.method.insert("name".into(), name);
     }
@@ -102,6 +101,7 @@ pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
 pub(crate) fn build_method(
     recipe: &Recipe,
     entry: &Entry,
+    comm: &Arc<dyn Collective>,
     device: &Device,
     dataset_len: usize,
     total_steps: u64,
@@ -112,8 +112,16 @@ pub(crate) fn build_method(
     let backbone = |scope: &mut Scope| -> candle_core::Result<Box<dyn Backbone>> {
         Ok(Box::new(ResNet::new(scope, &architecture)?))
     };
-    let build =
-        Build { config: &config, backbone: &backbone, device, seed: recipe.trainer.seed, dataset_len, total_steps };
+    let build = Build {
+        config: &config,
+        backbone: &backbone,
+        comm,
+        bn_groups: recipe.trainer.bn_groups,
+        device,
+        seed: recipe.trainer.seed,
+        dataset_len,
+        total_steps,
+    };
     (entry.build)(&build).map_err(|error| BadInput(recipe::explain_method(&error.to_string())).into())
 }
 

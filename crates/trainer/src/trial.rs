@@ -1,8 +1,10 @@
 //! What a step will cost, measured on a copy of the method before the run.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
+use diptych_comm::{Collective, Local};
 use diptych_methods::Entry;
 use diptych_nn::{Batch, Init, Views, activation_bytes, backward};
 
@@ -22,12 +24,18 @@ pub(crate) struct Trial {
 /// # Errors
 /// If a tensor operation fails.
 pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::Result<Trial> {
-    let mut method = setup::build_method(recipe, entry, device, recipe.trainer.batch_size, 1)?;
-    let (size, whole) = (recipe.augment.size, recipe.trainer.batch_size);
-    let mut images = whole.min(4);
+    let comm: Arc<dyn Collective> = Arc::new(Local);
+    let mut method = setup::build_method(recipe, entry, &comm, device, 2 * recipe.trainer.batch_size, 1)?;
+    // In whole groups of batch statistics, two images each at least.
+    let (whole, groups) = (recipe.trainer.batch_size, recipe.trainer.bn_groups);
+    let mut images = whole.min(4.max(2 * groups));
     loop {
-        let views = (0..entry.views as u64)
-            .map(|view| Init::Normal(1.0).draw(&[images, size, size, 3], view, "trial", device))
+        let views = recipe
+            .augment
+            .views()
+            .iter()
+            .zip(0u64..)
+            .map(|(view, at)| Init::Normal(1.0).draw(&[images, view.size, view.size, 3], at, "trial", device))
             .collect::<candle_core::Result<_>>()?;
         let views = Views(views).to_dtype(recipe.trainer.precision.dtype())?;
         let batch = Batch { views, labels: None, index: (0..images as u32).collect() };

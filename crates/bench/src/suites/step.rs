@@ -1,8 +1,11 @@
 //! Whole training steps through the registry of methods and the optimizer, as the trainer takes them, data excluded.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use diptych_backbones::{BackboneConfig, ResNet, StemChoice};
+use diptych_comm::{Collective, Local};
 use diptych_methods::{Build, Method, Step, find};
 use diptych_nn::{Backbone, Batch, Layout, Role, Scope, Views, backward};
 use diptych_optim::{Optimizer, Rules, Sgd};
@@ -130,7 +133,17 @@ impl Case for StepCase {
         let backbone = |scope: &mut Scope| -> candle_core::Result<Box<dyn Backbone>> {
             Ok(Box::new(ResNet::new(scope, &architecture)?))
         };
-        let build = Build { config: &table, backbone: &backbone, device, seed: 0, dataset_len: 1, total_steps: 1 };
+        let comm: Arc<dyn Collective> = Arc::new(Local);
+        let build = Build {
+            config: &table,
+            backbone: &backbone,
+            comm: &comm,
+            bn_groups: 1,
+            device,
+            seed: 0,
+            dataset_len: 1,
+            total_steps: 1,
+        };
         let method = (entry.build)(&build)?;
         let shape = [self.images, self.side, self.side, 3];
         let shared = random("images", &shape, 0.8, DType::F32, device)?;

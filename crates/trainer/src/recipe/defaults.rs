@@ -37,6 +37,8 @@ precision = "f32"
 seed = 0
 device = "auto"
 accumulate = 1
+grad_cache = 1
+bn_groups = 1
 checkpoint_every = 0
 keep_checkpoints = 2
 eval_every = 5
@@ -70,6 +72,9 @@ pub(super) fn fill(user: Table) -> anyhow::Result<Table> {
     table.insert("augment".into(), augment.into());
     let optim: Table = toml::from_str(entry.optim).context("the method's published optimizer")?;
     table.insert("optim".into(), optim.into());
+    if let Some(Value::Table(trainer)) = table.get_mut("trainer") {
+        trainer.insert("bn_groups".into(), Value::Integer(entry.bn_groups as i64));
+    }
     merge(&mut table, user);
     Ok(table)
 }

@@ -76,6 +76,10 @@ pub struct TrainerConfig {
     pub device: String,
     /// Micro-batches whose gradients are summed before a step; 1: none.
     pub accumulate: usize,
+    /// Parts in which a large batch goes through the networks, one after the other, while the loss sees it as a whole; 1: none.
+    pub grad_cache: usize,
+    /// Groups of the global batch with batch statistics of their own; 1: all images together.
+    pub bn_groups: usize,
     /// Steps between checkpoints; 0: one at the end of each epoch.
     pub checkpoint_every: u64,
     /// How many of the last checkpoints are kept, beside the best.
@@ -175,6 +179,8 @@ impl Recipe {
         at_least("trainer.log_every", trainer.log_every, 1)?;
         at_least("trainer.keep_checkpoints", trainer.keep_checkpoints as u64, 1)?;
         at_least("trainer.accumulate", trainer.accumulate as u64, 1)?;
+        at_least("trainer.grad_cache", trainer.grad_cache as u64, 1)?;
+        at_least("trainer.bn_groups", trainer.bn_groups as u64, 1)?;
         at_least("data.image_size", data.image_size as u64, 8)?;
         if trainer.knn_temperature.is_nan() || trainer.knn_temperature <= 0.0 {
             bad_input!("trainer.knn_temperature must be positive, it is {}", trainer.knn_temperature);
