@@ -38,24 +38,25 @@ pub fn uniformity(x: &Tensor) -> Result<f64> {
         bail!("uniformity: needs at least 2 rows, got {}", x.rows)
     }
     let squares: Vec<f32> = x.iter().map(|r| r.iter().map(|v| v * v).sum()).collect();
-    let blocks = (0..x.rows).step_by(BLOCK).map(|start| x.block(start, BLOCK)).collect::<Result<Vec<Tensor>>>()?;
+    let size = BLOCK.min(x.rows);
+    let blocks = (0..x.rows).step_by(size).map(|start| x.block(start, size)).collect::<Result<Vec<Tensor>>>()?;
     let mut sum = 0.0;
     for (i, a) in blocks.iter().enumerate() {
         for (j, b) in blocks.iter().enumerate().skip(i) {
             let products = a.matmul(&b.t()?)?.flatten_all()?.to_vec1::<f32>()?;
             let part = |r: usize| -> f64 {
-                let row = i * BLOCK + r;
+                let row = i * size + r;
                 let from = if i == j { r + 1 } else { 0 };
-                let end = BLOCK.min(x.rows - j * BLOCK);
+                let end = size.min(x.rows - j * size);
                 (from..end)
                     .map(|c| {
-                        let distance = squares[row] + squares[j * BLOCK + c] - 2.0 * products[r * BLOCK + c];
+                        let distance = squares[row] + squares[j * size + c] - 2.0 * products[r * size + c];
                         f64::from((-2.0 * distance.max(0.0)).exp())
                     })
                     .sum()
             };
             // Summed in the order of the rows, whoever made the parts.
-            let parts: Vec<f64> = (0..BLOCK.min(x.rows - i * BLOCK)).into_par_iter().map(part).collect();
+            let parts: Vec<f64> = (0..size.min(x.rows - i * size)).into_par_iter().map(part).collect();
             sum += parts.iter().sum::<f64>();
         }
     }

@@ -4,14 +4,17 @@
 //! | --- | --- |
 //! | classes of the nearest neighbors | [`knn`], [`nearest`] |
 //! | agreement with labels | [`accuracy()`], [`mean_per_class_accuracy`], [`top_k_accuracy`], [`confusion`] |
-//! | geometry on the sphere | [`alignment`], [`uniformity`], [`embedding_std`] |
+//! | geometry on the sphere | [`alignment`], [`uniformity`], [`embedding_std`], [`positive_cosine`], [`negative_cosine`] |
 //! | dimensions in use | [`effective_rank`], [`singular_values`], [`pca`] |
+//! | what an even spread would give | [`even_rank`], [`even_uniformity`] |
 //!
 //! Every function is deterministic, whatever the number of threads. Features may be of any floating type; they are read as f32.
 #![doc = include_str!("../README.md")]
 
 mod accuracy;
+mod cosine;
 mod eigen;
+mod even;
 mod geometry;
 mod kmeans;
 mod knn;
@@ -22,6 +25,8 @@ mod spectrum;
 mod testing;
 
 pub use accuracy::{accuracy, confusion, mean_per_class_accuracy, top_k_accuracy};
+pub use cosine::{negative_cosine, positive_cosine};
+pub use even::{even_rank, even_uniformity};
 pub use geometry::{alignment, embedding_std, uniformity};
 pub use kmeans::{Clusters, spherical_kmeans};
 pub use knn::{Knn, knn, nearest};

@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use diptych_backbones::{Input, describe, pretrained};
 use diptych_data::{Cached, Dataset, Loader, LoaderConfig, Skipped};
-use diptych_methods::Step;
+use diptych_methods::{Forward, Step};
 use diptych_nn::{Batch, backward};
 use serde_json::Value;
 
 use crate::log::{EventWriter, MetricsLog, Progress, Row, Tick, metrics, replace_file};
-use crate::monitor::{CollapseMonitor, bad_gradient, bad_loss};
+use crate::monitor::{bad_gradient, bad_loss};
 use crate::recipe::OnCollapse;
 use crate::report::Status;
 use crate::story::Story;
@@ -78,7 +78,6 @@ struct Session {
     metrics: MetricsLog,
     events: EventWriter,
     progress: Progress,
-    collapse: CollapseMonitor,
     story: Story,
     train: Arc<dyn Dataset>,
     /// Whether test images that can't be decoded are in the log already; they are the same at each evaluation.
@@ -117,7 +116,6 @@ impl Session {
             metrics: MetricsLog::open(&dir.metrics())?,
             events: EventWriter::create(&dir.events(), now())?,
             progress: Progress::new(position.step, run.total_steps(), run.recipe.trainer.epochs, watch.quiet),
-            collapse: CollapseMonitor::default(),
             story: Story::new(run, dir, rows),
             train,
             told_test_skips: resume && dir.skipped().exists(),
@@ -220,21 +218,21 @@ impl Session {
                 row.insert(format!("loss_{name}"), scalar(part)?.into());
             }
             row.insert("lr".into(), lr.into());
-            if let Some(reason) = self.log_step(run, row, loss, waited, &forward.embeddings)? {
+            if let Some(reason) = self.log_step(run, row, loss, waited, &forward)? {
                 return Ok(Some(reason));
             }
         }
         Ok(None)
     }
 
-    /// Writes the row of a step, with speed and the spread of the embeddings.
+    /// Writes the row of a step, with speed and health; a sentence if the run is to stop.
     fn log_step(
         &mut self,
         run: &Prepared,
         mut row: Row,
         loss: f64,
         waited: f64,
-        embeddings: &[Tensor],
+        forward: &Forward,
     ) -> Result<Option<String>> {
         let seconds = self.since.at.elapsed().as_secs_f64().max(1e-9);
         let steps = (self.position.step - self.since.step) as f64;
@@ -244,25 +242,21 @@ impl Session {
         row.insert("images_per_second".into(), images_per_second.into());
         row.insert("views_per_second".into(), (images_per_second * run.recipe.augment.views.len() as f64).into());
         row.insert("data_wait_share".into(), data_wait_share.into());
-        let mut collapsed = None;
-        if let Some(z) = embeddings.first() {
-            let std = diptych_metrics::embedding_std(z)?;
-            row.insert("embedding_std".into(), std.into());
-            self.story.embedding_dim = z.dims().last().copied();
-            collapsed = self.collapse.look(self.position.step, std, z.dims().last().copied().unwrap_or(1));
-        }
+        let news = self.story.health.look(&mut row, loss, forward)?;
         let epoch = row.get("epoch").and_then(Value::as_u64).unwrap_or_default();
-        self.progress.tick(&Tick { step: self.position.step, epoch, loss, images_per_second, data_wait_share });
+        let (step, spread) = (self.position.step, self.story.health.spread());
+        self.progress.tick(&Tick { step, epoch, loss, images_per_second, data_wait_share, spread });
         self.write(row)?;
-        if let Some(sentence) = collapsed {
-            self.progress.println(&format!("warning: {sentence}"));
-            self.story.warn(&sentence);
-            if run.recipe.trainer.on_collapse == OnCollapse::Stop {
-                self.save(run)?;
-                return Ok(Some(sentence));
-            }
+        if let Some(sentence) = news {
+            self.progress.println(&sentence);
         }
-        Ok(None)
+        match (run.recipe.trainer.on_collapse, self.story.health.reason()) {
+            (OnCollapse::Stop, Some(reason)) => {
+                self.save(run)?;
+                Ok(Some(reason))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What follows a step: evaluation, checkpoint, report, and a look at the signals.

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::log::{Row, metrics};
 use crate::machine::{self, count};
+use crate::monitor::Health;
 use crate::report::{self, Note, NoteLevel, ReportData, Status, Summary, ViewRow};
 use crate::{Baselines, Evaluation, Prepared, RunDir, preview};
 
@@ -17,13 +18,12 @@ pub(crate) struct Story {
     title: String,
     started: Instant,
     views: Vec<ViewRow>,
-    warnings: Vec<String>,
     /// All rows of metrics.
     pub(crate) rows: Vec<Row>,
     /// The latest evaluation.
     pub(crate) evaluation: Option<Evaluation>,
-    /// D of the embeddings.
-    pub(crate) embedding_dim: Option<usize>,
+    /// What the monitors saw.
+    pub(crate) health: Health,
     /// Images that could not be decoded.
     pub(crate) skipped: u64,
 }
@@ -37,21 +37,16 @@ impl Story {
             }
             false => Vec::new(),
         };
+        let warmup = (run.recipe.optim.warmup_epochs * run.steps_per_epoch as f64) as u64;
         Self {
             title,
             started: Instant::now(),
             views,
-            warnings: Vec::new(),
+            health: Health::new(run.total_steps(), warmup, &rows),
             rows,
             evaluation: None,
-            embedding_dim: None,
             skipped: 0,
         }
-    }
-
-    /// Adds a sentence to look at.
-    pub(crate) fn warn(&mut self, sentence: &str) {
-        self.warnings.push(sentence.to_string());
     }
 
     /// Writes the report as the run stands.
@@ -71,7 +66,7 @@ impl Story {
             written: written(),
             series: metrics::series(&self.rows),
             steps_per_epoch: Some(run.steps_per_epoch),
-            embedding_dim: self.embedding_dim,
+            embedding_dim: self.health.shape().map(|[_, d]| d),
             views: self.views.clone(),
             neighbors: evaluation.neighbors,
             map: evaluation.map,
@@ -115,9 +110,9 @@ impl Story {
     }
 
     fn notes(&self) -> Vec<Note> {
-        let mut notes: Vec<Note> = self.warnings.iter().map(|text| Note::new(NoteLevel::Warning, text)).collect();
+        let mut notes: Vec<Note> = self.health.told().iter().map(|text| Note::new(NoteLevel::Warning, text)).collect();
         let std = self.rows.iter().rev().find_map(|row| row.get("embedding_std")?.as_f64());
-        if let (Some(std), Some(d), true) = (std, self.embedding_dim, notes.is_empty()) {
+        if let (Some(std), Some([_, d]), true) = (std, self.health.shape(), notes.is_empty()) {
             let uniform = 1.0 / (d.max(1) as f64).sqrt();
             if std > 0.5 * uniform {
                 let text = format!("The embeddings use their space: std {std:.4}, {uniform:.4} on a uniform sphere.");

@@ -18,6 +18,8 @@ pub struct Tick {
     pub images_per_second: f64,
     /// Share of the time spent waiting for data, a fraction.
     pub data_wait_share: f64,
+    /// The spread of the embeddings as a share of an even one: near 1 is healthy, near 0 a collapse.
+    pub spread: Option<f64>,
 }
 
 /// Shows how a run goes.
@@ -110,11 +112,12 @@ fn bar(start: u64, total: u64, target: ProgressDrawTarget) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"))
 }
 
-/// `epoch 3/20  loss 4.1234  1:05 left  512 images/s  data wait 2 %`: what a narrow terminal cuts off comes last.
+/// `epoch 3/20  loss 4.1234  1:05 left  512 images/s  spread 93 %  data wait 2 %`: what a narrow terminal cuts off comes last.
 fn message(tick: &Tick, epochs: u64, left: Option<Duration>) -> String {
     let left = left.map_or(String::new(), |left| format!("  {} left", clock(left)));
+    let spread = tick.spread.map_or(String::new(), |spread| format!("  spread {:.0} %", 100.0 * spread));
     format!(
-        "epoch {}/{epochs}  loss {:.4}{left}  {:.0} images/s  data wait {:.0} %",
+        "epoch {}/{epochs}  loss {:.4}{left}  {:.0} images/s{spread}  data wait {:.0} %",
         (tick.epoch + 1).min(epochs.max(1)),
         tick.loss,
         tick.images_per_second,
@@ -172,12 +175,19 @@ mod tests {
     use super::*;
     use indicatif::InMemoryTerm;
 
-    const TICK: Tick = Tick { step: 50, epoch: 2, loss: 4.123_44, images_per_second: 511.6, data_wait_share: 0.016 };
+    const TICK: Tick = Tick {
+        step: 50,
+        epoch: 2,
+        loss: 4.123_44,
+        images_per_second: 511.6,
+        data_wait_share: 0.016,
+        spread: Some(0.934),
+    };
 
     #[test]
     fn the_line_says_all_there_is_to_know() {
         let line = message(&TICK, 20, Some(Duration::from_secs(65)));
-        assert_eq!(line, "epoch 3/20  loss 4.1234  1:05 left  512 images/s  data wait 2 %");
+        assert_eq!(line, "epoch 3/20  loss 4.1234  1:05 left  512 images/s  spread 93 %  data wait 2 %");
         // After the last step the epoch is not one too many.
         assert!(message(&Tick { epoch: 20, ..TICK }, 20, None).starts_with("epoch 20/20  loss"));
     }
@@ -222,6 +232,6 @@ mod tests {
         assert_eq!(lines[0], "checkpoint saved", "{screen}");
         assert!(lines[1].starts_with("━"), "{screen}");
         assert!(lines[1].contains(" 50/100  epoch 3/20  loss 4.1234  "), "{screen}");
-        assert!(lines[1].trim_end().ends_with(" left  512 images/s  data wait 2 %"), "{screen}");
+        assert!(lines[1].trim_end().ends_with(" left  512 images/s  spread 93 %  data wait 2 %"), "{screen}");
     }
 }
