@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::log::{Row, metrics};
 use crate::machine::{self, count};
-use crate::monitor::Health;
-use crate::report::{self, Note, NoteLevel, ReportData, Status, Summary, ViewRow};
+use crate::monitor::{Health, MOST_ROWS, keys};
+use crate::report::{self, Note, NoteLevel, ReportData, Status, Summary, ViewRow, upper_first};
 use crate::{Baselines, Evaluation, Prepared, RunDir, preview};
 
 /// Images shown with their views.
@@ -67,6 +67,10 @@ impl Story {
             series: metrics::series(&self.rows),
             steps_per_epoch: Some(run.steps_per_epoch),
             embedding_dim: self.health.shape().map(|[_, d]| d),
+            embedding_rows: self.health.shape().map(|[n, _]| n.min(MOST_ROWS)),
+            trivial_loss: self.rows.iter().rev().find_map(|row| row.get(keys::TRIVIAL)?.as_f64()),
+            collapsed_since: self.health.collapsed_since().filter(|_| self.health.stuck_since().is_none()),
+            stuck_since: self.health.stuck_since(),
             views: self.views.clone(),
             neighbors: evaluation.neighbors,
             map: evaluation.map,
@@ -110,7 +114,9 @@ impl Story {
     }
 
     fn notes(&self) -> Vec<Note> {
-        let mut notes: Vec<Note> = self.health.told().iter().map(|text| Note::new(NoteLevel::Warning, text)).collect();
+        let level = |text: &str| if text.starts_with("recovered") { NoteLevel::Info } else { NoteLevel::Warning };
+        let note = |text: &String| Note::new(level(text), upper_first(text) + ".");
+        let mut notes: Vec<Note> = self.health.told().iter().map(note).collect();
         let std = self.rows.iter().rev().find_map(|row| row.get("embedding_std")?.as_f64());
         if let (Some(std), Some([_, d]), true) = (std, self.health.shape(), notes.is_empty()) {
             let uniform = 1.0 / (d.max(1) as f64).sqrt();

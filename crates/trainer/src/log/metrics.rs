@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::replace_file;
+use crate::monitor::keys;
 use crate::report::{Series, SeriesKind};
 
 /// One row of metrics: names and values.
@@ -109,40 +110,48 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
     Ok(parse(&bytes, path)?.into_iter().map(|(_, row)| row).collect())
 }
 
+/// What rows hold beside curves, or what a curve need not show twice.
+const NO_CURVES: [&str; 7] =
+    ["step", "epoch", "views_per_second", "raw_knn_top1", "random_knn_top1", keys::TRIVIAL, keys::COLLAPSED];
+
 /// The report's curves from metrics rows.
 ///
-/// Known keys: `loss`, `lr`, `knn_top1`, `linear_top1`, `embedding_std`, `images_per_second`, `data_wait_share`,
-/// `alignment`, `uniformity`, `effective_rank`, and any `loss_*` as a part of the loss. Others are left out.
-/// `null` becomes NaN. A row without one of them simply adds no point to its curve.
+/// Known keys have their charts, any `loss_*` is a part of the loss, and every other number is one that the method
+/// watches. `null` becomes NaN. A row without one of them simply adds no point to its curve.
 pub fn series(rows: &[Row]) -> Vec<Series> {
-    let mut parts: Vec<&str> =
-        rows.iter().flat_map(|row| row.keys()).map(String::as_str).filter(is_loss_part).collect();
-    parts.sort_unstable();
-    parts.dedup();
-    let parts = parts.into_iter().map(|key| (key, SeriesKind::LossPart, key["loss_".len()..].replace('_', " "), ""));
     let known = [
         ("loss", SeriesKind::Loss, "loss", ""),
         ("lr", SeriesKind::LearningRate, "learning rate", ""),
         ("knn_top1", SeriesKind::Accuracy, "kNN top-1", ""),
         ("linear_top1", SeriesKind::Accuracy, "linear top-1", ""),
-        ("embedding_std", SeriesKind::EmbeddingStd, "embedding std", ""),
-        ("alignment", SeriesKind::Geometry, "alignment", ""),
-        ("uniformity", SeriesKind::Geometry, "uniformity", ""),
-        ("effective_rank", SeriesKind::Geometry, "effective rank", ""),
+        (keys::STD, SeriesKind::EmbeddingStd, "embedding std", ""),
+        (keys::RANK, SeriesKind::EmbeddingRank, "effective rank", ""),
+        (keys::POSITIVE, SeriesKind::Cosine, "two views of an image", ""),
+        (keys::NEGATIVE, SeriesKind::Cosine, "different images", ""),
+        (keys::UNIFORMITY, SeriesKind::EmbeddingUniformity, "uniformity", ""),
+        (keys::ALIGNMENT, SeriesKind::EmbeddingAlignment, "alignment", ""),
+        ("alignment", SeriesKind::Geometry, "alignment of features", ""),
+        ("uniformity", SeriesKind::Geometry, "uniformity of features", ""),
+        ("effective_rank", SeriesKind::Geometry, "effective rank of features", ""),
         ("images_per_second", SeriesKind::Speed, "images per second", "images/s"),
         ("data_wait_share", SeriesKind::DataWait, "data wait", ""),
     ];
+    let numbers = rows.iter().flatten().filter(|(_, value)| value.is_number());
+    let mut others: Vec<&str> = numbers.map(|(key, _)| key.as_str()).filter(|key| !NO_CURVES.contains(key)).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|other| known.iter().all(|(key, ..)| key != other));
+    let others = others.into_iter().map(|key| match key.strip_prefix("loss_").filter(|part| !part.is_empty()) {
+        Some(part) => (key, SeriesKind::LossPart, part.replace('_', " "), ""),
+        None => (key, SeriesKind::Monitor, key.replace('_', " "), ""),
+    });
     known
         .into_iter()
         .map(|(key, kind, name, unit)| (key, kind, name.to_owned(), unit))
-        .chain(parts)
+        .chain(others)
         .map(|(key, kind, name, unit)| Series { kind, name, unit: unit.to_owned(), points: points(rows, key) })
         .filter(|series| !series.points.is_empty())
         .collect()
-}
-
-fn is_loss_part(key: &&str) -> bool {
-    key.len() > "loss_".len() && key.starts_with("loss_")
 }
 
 fn points(rows: &[Row], key: &str) -> Vec<(u64, f64)> {
@@ -288,17 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn curves_come_from_known_keys_only() {
+    fn every_number_has_its_curve() {
         let mut first = with(1, "loss", 2.0);
         first.insert("loss_redundancy_term".into(), 0.25.into());
         first.insert("comment".into(), "text".into());
+        first.insert("queue_age".into(), 3.into());
+        first.insert(keys::TRIVIAL.into(), 5.5.into());
         let rows = [first, with(2, "loss", f64::NAN), with(2, "knn_top1", 0.5)];
         let curves = series(&rows);
         let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
-        assert_eq!(names, ["loss", "kNN top-1", "redundancy term"]);
+        assert_eq!(names, ["loss", "kNN top-1", "redundancy term", "queue age"]);
         assert_eq!(curves[0].points[0], (1, 2.0));
         assert!(curves[0].points[1].1.is_nan());
         assert_eq!(curves[1].points, [(2, 0.5)]);
-        assert_eq!(curves[2].kind, SeriesKind::LossPart);
+        assert_eq!((curves[2].kind, curves[3].kind), (SeriesKind::LossPart, SeriesKind::Monitor));
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct Collapse {
     below: Option<f64>,
     /// Looks without a sign, since a collapse was told.
     healthy: Option<Streak>,
-    told: Option<u64>,
+    told: Option<(Kind, u64)>,
 }
 
 impl Collapse {
@@ -96,7 +96,12 @@ impl Collapse {
 
     /// The step at which the collapse began that was told and is not over.
     pub(crate) fn since(&self) -> Option<u64> {
-        self.told
+        self.told.map(|(_, since)| since)
+    }
+
+    /// Its kind.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        self.told.map(|(kind, _)| kind)
     }
 
     /// Takes in a look; news if there is any.
@@ -107,7 +112,7 @@ impl Collapse {
         }
         let embeddings_healthy = signs[..3].iter().all(|(_, sign)| sign.is_none()) && look.measures.std.is_finite();
         self.seen_healthy |= embeddings_healthy;
-        if let Some(since) = self.told {
+        if let Some((_, since)) = self.told {
             let healthy = signs.iter().all(|(_, sign)| sign.is_none());
             self.healthy = healthy.then(|| Streak::grow(self.healthy, look.step, 0.0));
             let over = self.healthy.is_some_and(|streak| streak.held(look.step, LOOKS, STEPS));
@@ -126,7 +131,7 @@ impl Collapse {
                 Kind::Trivial => began,
                 _ => self.signs[..3].iter().flatten().map(|streak| streak.began).min().unwrap_or(began),
             };
-            self.told = Some(since);
+            self.told = Some((kind, since));
             News::Collapsed { kind, since }
         })
     }

@@ -8,7 +8,7 @@ use super::keys;
 use crate::log::Row;
 
 /// Rows that the measures with a cost beyond linear look at. A look then costs some milliseconds, whatever the batch.
-const MOST_ROWS: usize = 256;
+pub(crate) const MOST_ROWS: usize = 256;
 
 /// How the embeddings of a step lie. What can't be measured is NaN: pairs where there is one view, all where a value is
 /// not finite.

@@ -13,8 +13,10 @@ use diptych_methods::Forward;
 use serde_json::Value;
 
 use crate::log::Row;
-use collapse::{Collapse, Look, News};
+use collapse::{Collapse, Kind, Look, News};
 use measure::Measures;
+
+pub(crate) use measure::MOST_ROWS;
 
 /// What is wrong with a step's loss, in a sentence; `None` if nothing is.
 pub(crate) fn bad_loss(step: u64, loss: f64) -> Option<String> {
@@ -114,9 +116,15 @@ impl Health {
         self.collapse.since()
     }
 
-    /// Why a run that is to stop at a collapse stops now.
+    /// The step since which the loss, if no more than that, has been stuck at its trivial value.
+    pub(crate) fn stuck_since(&self) -> Option<u64> {
+        self.collapsed_since().filter(|_| self.collapse.kind() == Some(Kind::Trivial))
+    }
+
+    /// Why a run that is to stop at a collapse stops now: what was told, without the usual causes.
     pub(crate) fn reason(&self) -> Option<String> {
-        self.collapsed_since().and(self.told.last().cloned())
+        self.collapsed_since()?;
+        self.told.last().map(|text| text.split(sentence::CAUSES).next().unwrap_or_default().to_owned())
     }
 
     /// What was said about collapses, in order.

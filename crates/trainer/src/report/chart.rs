@@ -27,6 +27,8 @@ pub(super) struct Chart<'a> {
     pub(super) from_zero: bool,
     /// Draw a calm line over a pale one of all values, where there are many.
     pub(super) smooth: bool,
+    /// A step to mark, and what began there.
+    pub(super) mark: Option<(u64, &'static str)>,
     /// The axis of steps that all charts of the page share.
     pub(super) steps: Axis,
     pub(super) steps_per_epoch: Option<u64>,
@@ -131,6 +133,9 @@ impl Chart<'_> {
                 out += &format!("<path class=\"ref r{}\" d=\"M0 {:.0}H1000\"/>", i % 3, height(reference.value));
             }
         }
+        if let Some((step, _)) = self.mark {
+            out += &format!("<path class=\"collapse\" d=\"M{:.0} 0V1000\"/>", self.steps.place(step as f64) * SIDE);
+        }
         for (i, series) in self.series.iter().enumerate() {
             let color = i % 10;
             let line = |class: &str, points: &[(u64, f64)]| {
@@ -192,7 +197,7 @@ impl Chart<'_> {
     }
 
     fn legend(&self) -> String {
-        if self.series.len() + self.references.len() < 2 {
+        if self.series.len() + self.references.len() < 2 && self.mark.is_none() {
             return String::new();
         }
         let mut out = String::from("<ul class=\"legend\">");
@@ -204,6 +209,9 @@ impl Chart<'_> {
         for (i, reference) in self.references.iter().enumerate().filter(|(_, reference)| reference.value.is_finite()) {
             let text = if self.format == Format::Percent { percent(reference.value) } else { value(reference.value) };
             out += &format!("<li><s class=\"ref r{}\"></s>{} <b>{text}</b></li>", i % 3, escape(&reference.name));
+        }
+        if let Some((step, what)) = self.mark {
+            out += &format!("<li><s class=\"collapse\"></s>{what} <b>step {}</b></li>", thousands(step));
         }
         out + "</ul>\n"
     }

@@ -26,6 +26,8 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use page::upper_first;
+
 pub use model::{
     Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
 };

@@ -22,6 +22,14 @@ pub struct ReportData {
     pub steps_per_epoch: Option<u64>,
     /// Number of dimensions of the embedding whose standard deviation is logged: gives the reference line 1/sqrt(d).
     pub embedding_dim: Option<usize>,
+    /// Number of embeddings that their effective rank is taken of: gives its reference line.
+    pub embedding_rows: Option<usize>,
+    /// The loss of a network that tells no image from another, where there is such a value: a line in the chart of the loss.
+    pub trivial_loss: Option<f64>,
+    /// The step at which the embeddings began to collapse, if they have: a line in the charts of the health.
+    pub collapsed_since: Option<u64>,
+    /// The step since which the loss does not leave its trivial value, if so: a line in its chart.
+    pub stuck_since: Option<u64>,
     /// Images with the views made of them.
     pub views: Vec<ViewRow>,
     /// Test images with their nearest neighbors.
@@ -122,7 +130,17 @@ pub enum SeriesKind {
     Accuracy,
     /// The embedding's standard deviation, drawn with the line 1/sqrt(d).
     EmbeddingStd,
-    /// Alignment, uniformity, effective rank and the like: each in its own small chart.
+    /// Mean cosines of pairs of embeddings, in one chart.
+    Cosine,
+    /// The embeddings' effective rank, drawn with that of an even spread.
+    EmbeddingRank,
+    /// The embeddings' uniformity, drawn with that of an even spread.
+    EmbeddingUniformity,
+    /// The embeddings' alignment.
+    EmbeddingAlignment,
+    /// What a method watches of itself, a queue's age for instance: each in its own small chart.
+    Monitor,
+    /// Alignment, uniformity, effective rank of the backbone's features: each in its own small chart.
     Geometry,
     /// Source images per second.
     Speed,

@@ -15,12 +15,13 @@ const MOST_RECIPE: usize = 200_000;
 /// The whole page.
 pub(super) fn html(data: &ReportData) -> String {
     let [views, neighbors] = gallery::sections(data);
-    let curves = charts::section(data);
+    let (curves, health) = (charts::section(data), charts::health(data));
     let map = map::section(data);
     let recipe = recipe(data);
     let tables = tables(data);
     let sections = [
         ("curves", "Curves", &curves),
+        ("health", "Health", &health),
         ("views", "Views", &views),
         ("neighbors", "Neighbors", &neighbors),
         ("map", "Map", &map),
@@ -53,7 +54,7 @@ pub(super) fn html(data: &ReportData) -> String {
 }
 
 /// `data wait` as `Data wait`.
-pub(super) fn upper_first(name: &str) -> String {
+pub(crate) fn upper_first(name: &str) -> String {
     let mut chars = name.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
@@ -158,7 +159,8 @@ fn cards(data: &ReportData) -> String {
     if let Some(std) = finite(summary.embedding_std) {
         let ideal = data.embedding_dim.filter(|d| *d > 0).map(|d| (d as f64).sqrt().recip());
         let ideal = ideal.map_or(String::new(), |ideal| format!("{} when spread evenly", value(ideal)));
-        out += &card("", "Embedding std", &value(std), &note(ideal));
+        let class = if data.collapsed_since.is_some() { " warn" } else { "" };
+        out += &card(class, "Embedding std", &value(std), &note(ideal));
     }
     for (name, number) in [("Alignment", summary.alignment), ("Uniformity", summary.uniformity)] {
         if let Some(number) = finite(number) {

@@ -86,6 +86,24 @@ fn series(noise: &mut Noise) -> Vec<Series> {
         Series::new(SeriesKind::LossPart, "invariance", every(10).map(|s| (s, 3.0 / (1.0 + 9.0 * at(s)))).collect()),
         Series::new(SeriesKind::LearningRate, "learning rate", every(10).map(|s| (s, lr(s))).collect()),
         Series::new(SeriesKind::EmbeddingStd, "embedding std", std),
+        Series::new(SeriesKind::EmbeddingRank, "effective rank", every(10).map(|s| (s, 20.0 + 45.0 * at(s))).collect()),
+        Series::new(
+            SeriesKind::Cosine,
+            "two views",
+            every(10).map(|s| (s, 0.9 - 0.3 * (-9.0 * at(s)).exp())).collect(),
+        ),
+        Series::new(
+            SeriesKind::Cosine,
+            "different images",
+            every(10).map(|s| (s, 0.6 * (-9.0 * at(s)).exp())).collect(),
+        ),
+        Series::new(
+            SeriesKind::EmbeddingUniformity,
+            "uniformity",
+            every(10).map(|s| (s, -3.0 - 0.5 * at(s))).collect(),
+        ),
+        Series::new(SeriesKind::EmbeddingAlignment, "alignment", every(10).map(|s| (s, 0.9 - 0.6 * at(s))).collect()),
+        Series::new(SeriesKind::Monitor, "queue age", every(10).map(|s| (s, (s as f64).min(512.0))).collect()),
         Series::new(SeriesKind::Geometry, "uniformity", every(150).map(|s| (s, -2.9 - 0.6 * at(s))).collect()),
         Series {
             kind: SeriesKind::Speed,
@@ -156,6 +174,10 @@ pub(super) fn running() -> ReportData {
         series: series(&mut noise),
         steps_per_epoch: Some(125),
         embedding_dim: Some(128),
+        embedding_rows: Some(128),
+        trivial_loss: Some(255f64.ln()),
+        collapsed_since: None,
+        stuck_since: None,
         views: (0..9)
             .map(|i| ViewRow {
                 name: format!("train/{i:05}.png"),

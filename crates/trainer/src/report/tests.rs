@@ -6,7 +6,7 @@ use super::model::{
 use super::sample::{Noise, running};
 use super::{render, write};
 
-const SECTIONS: [&str; 6] = ["curves", "views", "neighbors", "map", "run", "recipe"];
+const SECTIONS: [&str; 7] = ["curves", "health", "views", "neighbors", "map", "run", "recipe"];
 
 fn sections(page: &str) -> Vec<&'static str> {
     SECTIONS.into_iter().filter(|id| page.contains(&format!("<section id=\"{id}\">"))).collect()
@@ -74,6 +74,10 @@ fn a_full_report_has_all_its_parts() {
         "<h3>Invariance</h3>",
         "<h3>Learning rate</h3>",
         "1/√d, spread evenly <b>0.08839</b>",
+        "telling no image from another <b>5.541</b>",
+        "Effective rank of the embeddings",
+        "<s class=\"c1\"></s>different images",
+        "How many steps ago the oldest entries were made",
         "Images skipped",
         "<b>[optim]</b>",
         "<u>lr </u>= 0.4",
@@ -88,6 +92,19 @@ fn a_full_report_has_all_its_parts() {
     // 9 images with 2 views each, 8 test images with 8 neighbors each.
     assert_eq!(page.matches("<img ").count(), 9 * 3 + 8 * 9);
     assert_eq!(page.matches("<img ").count(), page.matches(" alt=\"").count());
+}
+
+#[test]
+fn a_collapse_is_marked_where_it_began() {
+    let mut data = running();
+    assert!(!checked(&data).contains("collapse began"));
+    data.stuck_since = Some(600);
+    assert_eq!(checked(&data).matches("stuck since <b>step 600</b>").count(), 1, "in the chart of the loss");
+    data.collapsed_since = Some(1200);
+    let page = checked(&data);
+    assert_eq!(page.matches("collapse began <b>step 1,200</b>").count(), 6, "loss and five charts of health");
+    assert!(page.contains("<path class=\"collapse\" d=\"M400 0V1000\"/>"));
+    assert!(page.contains("card warn\"><h2>Embedding std"));
 }
 
 #[test]
@@ -161,6 +178,11 @@ fn odd_values_draw_and_never_panic() {
         SeriesKind::Accuracy,
         SeriesKind::EmbeddingStd,
         SeriesKind::Geometry,
+        SeriesKind::Cosine,
+        SeriesKind::EmbeddingRank,
+        SeriesKind::EmbeddingUniformity,
+        SeriesKind::EmbeddingAlignment,
+        SeriesKind::Monitor,
         SeriesKind::Speed,
         SeriesKind::DataWait,
     ];
@@ -180,6 +202,9 @@ fn odd_values_draw_and_never_panic() {
         let data = ReportData {
             series,
             embedding_dim: Some(0),
+            embedding_rows: Some(0),
+            trivial_loss: Some(f64::NAN),
+            collapsed_since: Some(u64::MAX),
             steps_per_epoch: Some(0),
             summary: Summary {
                 knn: nan,
@@ -204,10 +229,10 @@ fn odd_values_draw_and_never_panic() {
         };
         let page = checked(&data);
         let drawn = points.iter().any(|point| point.1.is_finite());
-        assert_eq!(page.matches("<figure class=\"chart\">").count(), if drawn { 8 } else { 0 }, "{points:?}");
+        assert_eq!(page.matches("<figure class=\"chart\">").count(), if drawn { 13 } else { 0 }, "{points:?}");
         assert!(!page.contains("class=\"card"));
         let clamped = points.len() == 5000;
-        assert_eq!(page.matches("1 value outside the picture").count(), if clamped { 8 } else { 0 });
+        assert_eq!(page.matches("1 value outside the picture").count(), if clamped { 13 } else { 0 });
     }
 }
 
