@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::groups::{ConstantLr, Decay, GroupLr, Rules};
 use crate::schedule::{Constant, Milestones, PerEpoch, Schedule, WarmupCosine};
 use crate::variant::Variant;
-use crate::{Lars, Optimizer, Sgd};
+use crate::{Adam, Lars, Optimizer, Sgd};
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -17,6 +17,8 @@ pub enum Algorithm {
     Sgd,
     /// Layer-wise adaptive rates.
     Lars,
+    /// `torch.optim.Adam`; `momentum` is its beta1.
+    Adam,
 }
 
 /// How the learning rate, stated at batch 256, follows the batch size B.
@@ -69,6 +71,9 @@ pub struct OptimConfig {
     /// LARS only: the trust coefficient; left out: 0.001.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
+    /// Adam only: the decay of the second moment; left out: 0.999.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
     /// LARS only: which published form; left out: official.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
@@ -117,6 +122,7 @@ struct Given {
     bias_lr_ratio: Option<f64>,
     eta: Option<f64>,
     variant: Option<Variant>,
+    beta2: Option<f64>,
     schedule: Option<ScheduleKind>,
     warmup_epochs: Option<f64>,
     final_ratio: Option<f64>,
@@ -141,12 +147,13 @@ impl TryFrom<Given> for OptimConfig {
             lr: given.lr,
             lr_scaling: given.lr_scaling.unwrap_or(LrScaling::Linear),
             momentum: given.momentum.unwrap_or(0.9),
-            nesterov: (!lars).then(|| given.nesterov.unwrap_or(false)),
+            nesterov: (given.name == Algorithm::Sgd).then(|| given.nesterov.unwrap_or(false)),
             weight_decay: given.weight_decay.unwrap_or(0.0),
             decay: given.decay.unwrap_or(Decay::Weights),
             bias_lr_ratio: given.bias_lr_ratio.unwrap_or(1.0),
             eta: lars.then(|| given.eta.unwrap_or(0.001)),
             variant: lars.then(|| given.variant.unwrap_or_default()),
+            beta2: (given.name == Algorithm::Adam).then(|| given.beta2.unwrap_or(0.999)),
             schedule,
             warmup_epochs: given.warmup_epochs.unwrap_or(if lars { 10.0 } else { 0.0 }),
             final_ratio: (schedule == ScheduleKind::Cosine).then(|| given.final_ratio.unwrap_or(0.0)),
@@ -192,6 +199,8 @@ impl OptimConfig {
         require(plain, "momentum", "above 0 with optim.nesterov = true", self.momentum)?;
         at_least_0("weight_decay", self.weight_decay)?;
         at_least_0("bias_lr_ratio", self.bias_lr_ratio)?;
+        let beta2 = self.beta2.unwrap_or(0.999);
+        require((0.0..1.0).contains(&beta2), "beta2", "at least 0 and below 1", beta2)?;
         positive("eta", self.eta.unwrap_or(1.0))?;
         at_least_0("warmup_epochs", self.warmup_epochs)?;
         let final_ratio = self.final_ratio.unwrap_or(0.0);
@@ -283,6 +292,7 @@ pub fn build(config: &OptimConfig, batch_size: usize, steps: u64, steps_per_epoc
     let (momentum, decay, mut rules) = (config.momentum, config.weight_decay, config.rules());
     rules.constant_lr.lr = config.effective_lr(batch_size);
     let optimizer: Box<dyn Optimizer> = match config.name {
+        Algorithm::Adam => Box::new(Adam::new(momentum, config.beta2.unwrap_or(0.999), decay, rules)),
         Algorithm::Sgd => Box::new(Sgd::new(momentum, decay, config.nesterov.unwrap_or(false), rules)),
         Algorithm::Lars => {
             let (eta, variant) = (config.eta.unwrap_or(0.001), config.variant.unwrap_or_default());

@@ -148,7 +148,7 @@ pub fn describe(params: &ParamStore, config: &OptimConfig) -> Vec<String> {
                 let decays = t.decays && config.weight_decay > 0.0;
                 let decay = if decays { format!("decay {}", config.weight_decay) } else { "no decay".to_string() };
                 let adapts = match (config.name, t.decays) {
-                    (Algorithm::Sgd, _) => "",
+                    (Algorithm::Sgd | Algorithm::Adam, _) => "",
                     (Algorithm::Lars, true) => ", adapted by layer",
                     (Algorithm::Lars, false) => ", not adapted",
                 };
@@ -166,6 +166,7 @@ fn headline(config: &OptimConfig) -> String {
     match config.name {
         Algorithm::Sgd if config.nesterov == Some(true) => format!("sgd, nesterov momentum {momentum}"),
         Algorithm::Sgd => format!("sgd, momentum {momentum}"),
+        Algorithm::Adam => format!("adam, beta1 {momentum}, beta2 {}", config.beta2.unwrap_or(0.999)),
         Algorithm::Lars => {
             let (eta, variant) = (config.eta.unwrap_or_default(), config.variant.unwrap_or_default());
             format!("lars ({variant}), momentum {momentum}, eta {eta}")

@@ -5,6 +5,7 @@
 //! role and group, never by their name or number of dimensions.
 #![doc = include_str!("../README.md")]
 
+mod adam;
 mod config;
 mod groups;
 mod lars;
@@ -15,6 +16,7 @@ mod sgd;
 mod tests;
 mod variant;
 
+pub use adam::Adam;
 pub use config::{Algorithm, Built, ConfigError, ConstantGroup, LrScaling, OptimConfig, ScheduleKind, build};
 pub use groups::{ConstantLr, Decay, GroupLr, Rules, Treatment, describe};
 pub use lars::Lars;
