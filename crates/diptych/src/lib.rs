@@ -22,4 +22,5 @@ pub use diptych_random as random;
 pub use diptych_trainer as trainer;
 
 pub mod recipes;
+pub mod training;
 pub mod weights;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use diptych::recipes;
-use diptych::trainer::{BadInput, OrBadInput, Outcome, Recipe, RunDir, Signals, Watch, fit, plan, prepare, recipe};
+use anyhow::Result;
+use diptych::trainer::{BadInput, Outcome, Recipe, RunDir, Signals, Watch, plan, recipe};
+use diptych::{recipes, training};
 use toml::{Table, Value};
 
 use super::say;
@@ -57,16 +57,13 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-/// Keys that may differ between a run and its continuation: they do not change what it computes.
-const FREE_KEYS: &[&str] = &["trainer.device", "trainer.log_every", "data.workers", "data.cache_mib", "report.images"];
-
 pub(crate) fn run(args: Args) -> Result<u8> {
     if args.ranks != 1 {
         return Err(BadInput(format!("--ranks {}: this build trains on one rank; leave it out", args.ranks)).into());
     }
     super::threads(args.threads)?;
     let (name, recipe, dir) = if args.resume { continued(&args)? } else { begun(&args)? };
-    let mut run = prepare(recipe).map_err(|error| BadInput(format!("recipe {name}: {error:#}")))?;
+    let mut run = training::prepare(&name, recipe)?;
     if !args.quiet {
         say(format!("# recipe {name}, merged\n{}", run.recipe.to_toml()?));
     }
@@ -81,10 +78,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         return Ok(0);
     }
     let signals = Signals::install()?;
-    if !args.resume {
-        dir.write_recipe(&run.recipe.to_toml()?)?;
-    }
-    let outcome = fit(&mut run, &dir, args.resume, &Watch { signals, quiet: args.quiet })?;
+    let outcome = training::train(&mut run, &dir, args.resume, &Watch { signals, quiet: args.quiet })?;
     Ok(conclude(&args, &run.recipe, &dir, outcome))
 }
 
@@ -108,43 +102,15 @@ fn continued(args: &Args) -> Result<(String, Recipe, RunDir)> {
     };
     let dir = RunDir::open(out)?;
     let name = dir.recipe().display().to_string();
-    let text = std::fs::read_to_string(dir.recipe()).with_context(|| format!("{name} can't be read")).or_bad_input()?;
-    let kept: Table = toml::from_str(&text).with_context(|| format!("{name} is not TOML")).or_bad_input()?;
+    let kept = training::kept(&dir)?;
     let mut wanted = match &args.recipe {
         Some(recipe) => recipes::find(recipe)?,
         None => kept.clone(),
     };
     apply(args, &mut wanted)?;
     let (kept, wanted) = (Recipe::resolve(&name, kept)?, Recipe::resolve(&name, wanted)?);
-    let (mut old, mut new) = (kept.to_table()?, wanted.to_table()?);
-    // What the method fills in by itself is not in a recipe that has not been built yet.
-    for table in [&mut old, &mut new] {
-        table.insert("method".into(), resolved_method(table, &kept)?);
-    }
-    let changed = recipe::changed_keys(&old, &new);
-    let refused: Vec<String> = changed
-        .iter()
-        .filter(|(key, ..)| !FREE_KEYS.contains(&key.as_str()))
-        .map(|(key, old, new)| format!("{key} (the run has {old}, now {new})"))
-        .collect();
-    if !refused.is_empty() {
-        let keys = refused.join(", ");
-        let message = format!("--resume {}: the recipe has changed in {keys}; start a new run for that", out.display());
-        return Err(BadInput(message).into());
-    }
+    training::refuse_changes(out, &kept, &wanted)?;
     Ok((name, wanted, dir))
-}
-
-/// A `[method]` section as its method completes it.
-fn resolved_method(recipe: &Table, kept: &Recipe) -> Result<Value> {
-    let mut table = recipe.get("method").and_then(Value::as_table).cloned().unwrap_or_default();
-    let name = table.remove("name").unwrap_or_else(|| kept.method_name().into());
-    let features = kept.backbone.architecture(kept.augment.size).or_bad_input()?.out_dim();
-    if let Some(entry) = name.as_str().and_then(diptych::methods::find) {
-        table = (entry.resolve)(table, features).or_bad_input()?;
-    }
-    table.insert("name".into(), name);
-    Ok(table.into())
 }
 
 /// Lays the flags over a recipe's table.
@@ -180,12 +146,9 @@ fn apply(args: &Args, table: &mut Table) -> Result<()> {
 /// A recipe's warm-up belongs to its number of epochs: a shorter run, asked for by --epochs alone, gets a tenth of its own.
 fn shorten_warmup(args: &Args, recipe: &mut Recipe) {
     let told = args.set.iter().any(|assignment| assignment.starts_with("optim.warmup_epochs"));
-    let epochs = recipe.trainer.epochs as f64;
-    if args.epochs.is_some() && !told && recipe.optim.warmup_epochs > epochs / 2.0 {
-        recipe.optim.warmup_epochs = epochs / 10.0;
-        if !args.quiet {
-            say(format!("# optim.warmup_epochs is {} in a run of {epochs} epochs", recipe.optim.warmup_epochs));
-        }
+    if args.epochs.is_some() && !told && training::shorten_warmup(recipe) && !args.quiet {
+        let (warmup, epochs) = (recipe.optim.warmup_epochs, recipe.trainer.epochs);
+        say(format!("# optim.warmup_epochs is {warmup} in a run of {epochs} epochs"));
     }
 }
 
