@@ -37,11 +37,12 @@ mod tests {
     #[test]
     fn losses_take_bf16() -> Result<()> {
         let queue = Array::random(&[9, 6], 3).tensor()?;
-        let losses: [Function; 10] = [
+        let losses: [Function; 11] = [
             &|a, b| NtXent::new(0.3).loss(a, b),
             &|a, b| BarlowTwins { balance: Balance::Lambda(0.1) }.loss(a, b),
             &|a, b| InfoNce { temperature: 0.3 }.loss(a, b, &queue),
             &|a, b| InfoNce { temperature: 0.3 }.loss_among(a, b, 0),
+            &|a, b| NtXent { temperature: 0.3, normalize: false }.loss(a, b),
             &|a, b| NormalizedMse.loss(a, b),
             &|a, b| NegativeCosine.loss(a, b),
             &|a, b| SimilarityCrossEntropy.loss(a, b),

@@ -24,7 +24,7 @@ use crate::rows::check_pair;
 pub struct NtXent {
     /// The temperature t. The paper's is 0.1 for ImageNet and 0.5 for CIFAR-10.
     pub temperature: f64,
-    /// Whether similarities are cosines; else they are plain products (table 5 of the paper), and rows are taken as they are.
+    /// Whether s is the cosine similarity; else it is the dot product of the rows as they are (table 5 of the paper).
     pub normalize: bool,
 }
 
@@ -36,7 +36,8 @@ impl NtXent {
 
     /// The loss of two views.
     ///
-    /// `z1`, `z2`: `[N, D]`, f32 or bf16, any scale, row i of both from the same image; they are L2-normalized here. A row of zeros normalizes to zeros and gets no gradient. Memory is O(N D).
+    /// `z1`, `z2`: `[N, D]`, f32 or bf16, any scale, row i of both from the same image; they are L2-normalized here, unless
+    /// `normalize` is off. A row of zeros normalizes to zeros and gets no gradient. Memory is O(N D).
     ///
     /// Parts: `positive_cosine`, the mean cosine similarity of the N pairs.
     ///
@@ -139,6 +140,25 @@ mod tests {
         assert!((value(&z2, &z1)? - before).abs() < 1e-5);
         let lengths = Tensor::arange(1f32, 13.0, &Device::Cpu)?.reshape((12, 1))?;
         assert!((value(&z1.broadcast_mul(&lengths)?, &z2)? - before).abs() < 1e-5);
+        Ok(())
+    }
+
+    /// Without normalization: of rows at length 1 the same loss, and a row's length does matter. By hand, at t = 1: a pair
+    /// with the product 2, which must be told from two products of 0, and a pair of zeros, which cannot be told from anything.
+    #[test]
+    fn dot_products_see_the_length() -> Result<()> {
+        let plain = |temperature| NtXent { temperature, normalize: false };
+        let (z1, z2) = views(12, 6)?;
+        let raw = plain(0.2).loss(&l2_normalize(&z1)?, &l2_normalize(&z2)?)?;
+        assert!((raw.total.to_scalar::<f32>()? - value(&z1, &z2)?).abs() < 1e-5);
+        assert_eq!(raw.parts[0].0, "positive_cosine");
+        let z = Tensor::new(&[[2f32.sqrt(), 0.0], [0.0, 0.0]], &Device::Cpu)?;
+        let e2 = 2f32.exp();
+        let expected = 0.5 * (3f32.ln() - (e2 / (e2 + 2.0)).ln());
+        assert!((plain(1.0).loss(&z, &z)?.total.to_scalar::<f32>()? - expected).abs() < 1e-6);
+        let error = plain(1.0).loss(&z1, &z2.narrow(0, 0, 3)?).unwrap_err().to_string();
+        assert!(error.contains("[12, 6] and [3, 6]"), "{error}");
+        assert!(plain(1.0).loss(&z1.narrow(0, 0, 1)?, &z2.narrow(0, 0, 1)?).is_err());
         Ok(())
     }
 

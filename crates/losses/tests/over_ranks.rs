@@ -70,6 +70,7 @@ fn check(loss: Function) {
 #[test]
 fn nt_xent() {
     check(&|a, b, comm| Ok(NtXent::new(0.2).loss_over(a, b, comm)?.total));
+    check(&|a, b, comm| Ok(NtXent { temperature: 0.5, normalize: false }.loss_over(a, b, comm)?.total));
 }
 
 #[test]

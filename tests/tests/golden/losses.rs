@@ -98,6 +98,16 @@ fn nt_xent_equals_pytorch() {
     });
 }
 
+/// Without normalization, as SimCLR's ablation has it.
+#[test]
+fn nt_xent_of_dot_products_equals_pytorch() {
+    all("nt_xent_products", 4, |case| {
+        let temperature = case.parameter();
+        case.reference("loss", |z1, z2| reference::nt_xent_of_products(z1, z2, temperature));
+        case.check(|z1, z2| NtXent { temperature, normalize: false }.loss(z1, z2));
+    });
+}
+
 #[test]
 fn info_nce_equals_the_code_of_moco() {
     all("info_nce", 5, |case| {
