@@ -48,7 +48,7 @@ pub fn barlow_twins(widths: &[usize]) -> Vec<Block> {
     blocks(widths, Block::norm_relu(Bias::None), Block::linear(Bias::None))
 }
 
-/// SwAV (Caron et al. 2020, section 4.1, and the official code), and DeepCluster-v2 of the same paper: biases, batch norm
+/// SwAV (Caron et al. 2020, as its official code has it), and DeepCluster-v2 of the same paper: biases, batch norm
 /// and ReLU on all but the last layer, which is linear. The prototypes are [`crate::Prototypes`].
 pub fn swav(widths: &[usize]) -> Vec<Block> {
     blocks(widths, Block::norm_relu(Bias::Trained), Block::linear(Bias::Trained))
