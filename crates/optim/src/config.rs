@@ -91,10 +91,8 @@ pub struct OptimConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
     /// Whether the rate changes once an epoch and not at every step (the official codes of MoCo and SimSiam); left out: false.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub per_epoch: bool,
     /// Groups whose rate stays at its peak; `predictor` is the one there is (SimSiam). Left out: none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub constant_lr: Vec<ConstantGroup>,
     /// Factors on the learning rate of groups; left out: 1.
     pub group_lr: GroupLr,
