@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoder::{Encoder, Target};
 use crate::registry::{check_positive, check_projector, check_share};
+use crate::shuffle::Shuffle;
 use crate::{Build, Embeddings, Forward, Method, Step, crops};
 
 pub(crate) const PAPER: &str = "AdCo (Hu et al., CVPR 2021, arXiv:2011.08435)";
@@ -101,6 +102,8 @@ pub(crate) struct AdCo {
     adversary: Adversary,
     objective: InfoNce,
     comm: Arc<dyn Collective>,
+    shuffle: Shuffle,
+    step: u64,
     /// Queries and keys that the negatives will answer to.
     pending: Vec<(Tensor, Tensor)>,
 }
@@ -147,7 +150,8 @@ impl AdCo {
         let adversary = Adversary::new(build.store(build.seed)?, config.negatives, encoder.projector.out_dim())?;
         let keys = Target::new(build, build.seed, &blocks)?.copy(&params)?;
         let objective = InfoNce { temperature: config.temperature };
-        Ok(Self { config, params, encoder, keys, adversary, objective, comm: build.comm.clone(), pending: Vec::new() })
+        let (comm, shuffle) = (build.comm.clone(), Shuffle::new(build, true));
+        Ok(Self { config, params, encoder, keys, adversary, objective, comm, shuffle, step: 0, pending: Vec::new() })
     }
 
     /// (query, key): with symmetry every view but the key's own, else all against the second.
@@ -160,7 +164,8 @@ impl AdCo {
 }
 
 impl Method for AdCo {
-    fn before_step(&mut self, _step: Step) -> Result<()> {
+    fn before_step(&mut self, step: Step) -> Result<()> {
+        self.step = step.index;
         self.keys.follow(&self.params, self.config.tau)
     }
 
@@ -173,7 +178,8 @@ impl Method for AdCo {
         };
         let live: Vec<Tensor> =
             queries.into_iter().map(|view| self.encoder.embed(&views[view])).collect::<Result<_>>()?;
-        let fixed: Vec<Tensor> = keys.into_iter().map(|view| self.keys.embed(&views[view])).collect::<Result<_>>()?;
+        let encode = |view: usize| self.shuffle.encode(&views[view], self.step, view, |x| self.keys.embed(x));
+        let fixed: Vec<Tensor> = keys.into_iter().map(encode).collect::<Result<_>>()?;
         let watched = [&live[0], &fixed[0]].map(Tensor::detach).to_vec();
         Ok(Embeddings { live, fixed, watched, global })
     }

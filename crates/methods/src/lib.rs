@@ -13,6 +13,7 @@ mod least_squares;
 mod method;
 mod moco;
 mod registry;
+mod shuffle;
 mod simclr;
 mod simsiam;
 #[cfg(test)]

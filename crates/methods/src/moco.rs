@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 use diptych_augment::Recipe;
-use diptych_comm::{Collective, all_gather};
+use diptych_comm::Collective;
 use diptych_heads::projector;
 use diptych_kernels::l2_normalize;
 use diptych_losses::InfoNce;
 use diptych_nn::{Backbone, Batch, ParamStore};
-use diptych_random::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::dictionary::{MemoryBank, Queue, gather_index};
 use crate::encoder::{Encoder, Target};
 use crate::registry::{check_positive, check_projector, check_share};
+use crate::shuffle::Shuffle;
 use crate::{Build, Embeddings, Forward, Method, Step, crops};
 
 pub(crate) const PAPER: &str = "MoCo (He et al., CVPR 2020, arXiv:1911.05722; v2: arXiv:2003.04297)";
@@ -39,9 +39,6 @@ per_epoch = true
 warmup_epochs = 0
 final_ratio = 0.0
 "#;
-
-/// Keeps the stream of shuffle-BN apart from every other use of the seed.
-const SHUFFLE: u64 = u64::from_be_bytes(*b"shuffbn\0");
 
 /// What a recipe may set; the defaults are those of the second version's official code.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -137,7 +134,7 @@ pub(crate) struct Moco {
     memory: Memory,
     objective: InfoNce,
     comm: Arc<dyn Collective>,
-    shuffles: bool,
+    shuffle: Shuffle,
     seed: u64,
     step: u64,
     /// What goes into the memory after the step: images and their keys.
@@ -162,8 +159,7 @@ impl Moco {
         };
         Ok(Self {
             objective: InfoNce { temperature: config.temperature },
-            // With one group of statistics the order changes nothing.
-            shuffles: config.shuffle && build.bn_groups > 1,
+            shuffle: Shuffle::new(build, config.shuffle),
             config,
             params,
             encoder,
@@ -175,23 +171,12 @@ impl Moco {
         })
     }
 
-    /// The keys of view `view`, `[N, D]`, each with the statistics of a group that the queries' groups tell nothing of.
+    /// The keys of view `view`, `[N, D]`.
     fn keys(&self, x: &Tensor, view: usize) -> Result<Tensor> {
-        let encode = |x: &Tensor| match &self.memory {
+        self.shuffle.encode(x, self.step, view, |x| match &self.memory {
             Memory::Queue { keys, .. } => keys.embed(x),
             Memory::EndToEnd | Memory::Bank(_) => self.encoder.embed(x),
-        };
-        if !self.shuffles {
-            return encode(x);
-        }
-        let (rows, rank) = (x.dim(0)?, self.comm.rank());
-        let order = Stream::keyed(self.seed, &[SHUFFLE, self.step, view as u64]).permutation(rows * self.comm.size());
-        let mut place = vec![0u32; order.len()];
-        order.iter().zip(0u32..).for_each(|(&row, at)| place[row] = at);
-        let own = |of: Vec<u32>| Tensor::new(&of[rank * rows..(rank + 1) * rows], x.device());
-        let shuffled =
-            self.comm.all_gather(x)?.index_select(&own(order.iter().map(|&row| row as u32).collect())?, 0)?;
-        all_gather(&self.comm, &encode(&shuffled)?)?.index_select(&own(place)?, 0)
+        })
     }
 
     /// The views that are keys.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result};
 use diptych_backbones::{BackboneConfig, ResNet};
 use diptych_comm::{Collective, Local};
 use diptych_nn::{Backbone, Batch, Init, Role, Scope, Views, backward};

@@ -22,6 +22,7 @@ pub use checkpoint::{Checkpoints, Position};
 pub use error::{BadInput, OrBadInput};
 pub use evaluate::{Baselines, Evaluation, baselines, evaluate};
 pub use fit::{Outcome, Watch, fit};
+pub use machine::available_memory;
 pub use plan::plan;
 pub use preview::view_rows;
 pub use recipe::Recipe;

@@ -21,7 +21,7 @@ pub(crate) fn describe() -> Vec<(String, String)> {
 }
 
 /// Bytes that programs can still have, where the system tells.
-pub(crate) fn available_memory() -> Option<u64> {
+pub fn available_memory() -> Option<u64> {
     memory("MemAvailable")
 }
 
