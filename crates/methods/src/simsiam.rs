@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use diptych_augment::Recipe;
-use diptych_heads::{Mlp, predictor, projector};
+use diptych_heads::{Mlp, Norm, predictor, projector};
 use diptych_losses::{Loss, NegativeCosine, SimilarityCrossEntropy};
 use diptych_nn::{Backbone, Batch, Group, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -39,13 +39,13 @@ pub(crate) struct Config {
     /// Widths of the projector's layers; the last is D.
     pub projector: Vec<usize>,
     /// Where the projector has batch norms (table 3).
-    pub projector_bn: ProjectorBn,
+    pub projector_bn: Norms,
     /// What predicts the other view's projection (table 1 and section 4.2).
     pub predictor: Predictor,
     /// Width of the predictor's hidden layer.
     pub predictor_hidden: usize,
-    /// Whether the predictor's hidden layer has batch norm.
-    pub predictor_bn: bool,
+    /// Where the predictor has batch norms (table 3).
+    pub predictor_bn: Norms,
     /// Whether the other view's projection is held still (section 4.1).
     pub stop_gradient: bool,
     /// What similarity is (section 4.5).
@@ -54,10 +54,10 @@ pub(crate) struct Config {
     pub symmetric: bool,
 }
 
-/// Where the projector has batch norms.
+/// Where a head has batch norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum ProjectorBn {
+pub(crate) enum Norms {
     /// Behind every layer.
     All,
     /// Behind hidden layers.
@@ -92,10 +92,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             projector: vec![2048, 2048, 2048],
-            projector_bn: ProjectorBn::All,
+            projector_bn: Norms::All,
             predictor: Predictor::Mlp,
             predictor_hidden: 512,
-            predictor_bn: true,
+            predictor_bn: Norms::Hidden,
             stop_gradient: true,
             similarity: Similarity::Cosine,
             symmetric: true,
@@ -124,14 +124,17 @@ impl SimSiam {
     pub(crate) fn new(config: Config, build: &Build) -> Result<Self> {
         let mut params = build.store(build.seed)?;
         let (hidden, output) = match config.projector_bn {
-            ProjectorBn::All => (true, true),
-            ProjectorBn::Hidden => (true, false),
-            ProjectorBn::None => (false, false),
+            Norms::All => (true, true),
+            Norms::Hidden => (true, false),
+            Norms::None => (false, false),
         };
         let blocks = |_| projector::simsiam_with(&config.projector, hidden, output);
         let encoder = Encoder::new(&mut params, build, &blocks)?;
         let width = encoder.projector.out_dim();
-        let blocks = predictor::simsiam_with(config.predictor_hidden, width, config.predictor_bn);
+        let mut blocks = predictor::simsiam_with(config.predictor_hidden, width, config.predictor_bn != Norms::None);
+        if let (Norms::All, Some(last)) = (config.predictor_bn, blocks.last_mut()) {
+            last.norm = Norm::ScaleShift;
+        }
         let group = match config.predictor {
             Predictor::Mlp => Some(Group::Predictor),
             Predictor::Fixed => Some(Group::Frozen),
