@@ -4,6 +4,7 @@ mod augment;
 mod backbones;
 mod heads;
 mod losses;
+mod methods;
 mod metrics;
 mod ops;
 mod optim;

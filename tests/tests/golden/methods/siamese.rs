@@ -1,0 +1,33 @@
+//! Methods without negatives: BYOL, SimSiam, Barlow Twins.
+
+use super::harness::Case;
+
+const LARS: &str = "name = 'lars'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1";
+const BARLOW: &str = "name = 'lars'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1\nbias_lr_ratio = 0.024";
+
+/// A target of its own start, which follows after the step by the decay of this step.
+#[test]
+fn byol() {
+    let config = "projector = [10, 8]\npredictor_hidden = 9\ntau = 0.8";
+    Case { name: "byol", method: "byol", config, optim: LARS, ..Case::default() }.check();
+}
+
+/// The predictor keeps its rate, and the bias before the projector's last norm its value.
+#[test]
+fn simsiam() {
+    let config = "projector = [10, 10, 8]\npredictor_hidden = 5";
+    let optim = "name = 'sgd'\nlr = 0.5\nweight_decay = 0.01\ndecay = 'all'\nconstant_lr = ['predictor']";
+    Case { name: "simsiam", method: "simsiam", config, optim, ..Case::default() }.check();
+}
+
+#[test]
+fn barlow_twins() {
+    let config = "projector = [10, 10, 8]\nlambda = 0.02";
+    Case { name: "barlow_twins", method: "barlow_twins", config, optim: BARLOW, ..Case::default() }.check();
+}
+
+#[test]
+fn barlow_twins_row_mean() {
+    let config = "projector = [10, 10, 8]\nbalance = 'row_mean'";
+    Case { name: "barlow_twins_row_mean", method: "barlow_twins", config, optim: BARLOW, ..Case::default() }.check();
+}
