@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 /// Commands that the `diptych` binary has, with the line that `cargo xtask --help` shows.
 const USER_COMMANDS: &[(&str, &str)] = &[
     ("train", "Pretrain a backbone on a folder of images (or on the built-in drawn data set)"),
+    ("sweep", "Make many runs that differ in a few keys of a recipe, one table and one picture"),
     ("eval", "Evaluate a backbone: knn, linear"),
     ("embed", "Write the features of images to a file"),
     ("export", "Write a backbone for torchvision"),
@@ -26,7 +27,7 @@ const USER_COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
-const RESERVED: &[&str] = &["import", "stats", "pack", "sweep", "doctor"];
+const RESERVED: &[&str] = &["import", "stats", "pack", "doctor"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]

@@ -22,5 +22,6 @@ pub use diptych_random as random;
 pub use diptych_trainer as trainer;
 
 pub mod recipes;
+pub mod sweep;
 pub mod training;
 pub mod weights;

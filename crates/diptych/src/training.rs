@@ -86,7 +86,9 @@ pub fn resolved_method(table: &Table, recipe: &Recipe) -> Result<Value> {
     let name = table.remove("name").unwrap_or_else(|| recipe.method_name().into());
     let features = recipe.backbone.architecture(recipe.augment.size).or_bad_input()?.out_dim();
     if let Some(entry) = name.as_str().and_then(crate::methods::find) {
-        table = (entry.resolve)(table, features).or_bad_input()?;
+        // The first line only: the tensor library adds a backtrace where the environment asks for one.
+        let sentence = |text: String| BadInput(format!("method: {}", text.lines().next().unwrap_or_default()));
+        table = (entry.resolve)(table, features).map_err(|error| sentence(error.to_string()))?;
     }
     table.insert("name".into(), name);
     Ok(table.into())

@@ -11,6 +11,7 @@ mod precision;
 mod resume;
 #[cfg(unix)]
 mod signals;
+mod sweep;
 mod train;
 
 use std::path::PathBuf;

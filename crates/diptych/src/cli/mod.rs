@@ -5,6 +5,7 @@ mod embed;
 mod eval;
 mod export;
 mod preview;
+mod sweep;
 mod train;
 
 use std::io::Write;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Pretrain a backbone; without arguments, on the embedded data set.
     Train(train::Args),
+    /// Make many runs that differ in a few keys, one table and one picture.
+    Sweep(sweep::Args),
     /// Measure how good a backbone's features are.
     Eval(eval::Args),
     /// Write the features of images into a file.
@@ -50,6 +53,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let end = match cli.command {
         Command::Train(args) => train::run(args),
+        Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args).map(|()| 0),
         Command::Embed(args) => embed::run(args).map(|()| 0),
         Command::Export(args) => export::run(args).map(|()| 0),

@@ -4,7 +4,7 @@
 //! often give all images nearly one embedding, and contrastive losses start near their trivial value. A sign that is
 //! getting better is no alarm either, so slow starters are left alone.
 
-use super::measure::Measures;
+use super::measure::{MOST_ROWS, Measures};
 
 /// What one logged step tells.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,10 @@ pub(crate) enum News {
 const POINT: f64 = 0.1;
 /// Below this share (mean cosine above 0.91) they are alike.
 const ALIKE: f64 = 0.3;
-/// Fewer directions than this are few.
+/// Fewer directions than this are few, whatever the spread.
 const FEW: f64 = 3.0;
+/// So is a smaller share of those that an even spread would use, where the spread is below the second number.
+const FEW_AND_NARROW: (f64, f64) = (0.07, 0.7);
 /// A loss is trivial within this share of its trivial value.
 const TRIVIAL: f64 = 0.02;
 /// Looks and steps for which a sign must hold.
@@ -87,6 +89,7 @@ pub(crate) struct Collapse {
     /// Looks without a sign, since a collapse was told.
     healthy: Option<Streak>,
     told: Option<(Kind, u64)>,
+    even_rank: Option<f64>,
 }
 
 impl Collapse {
@@ -136,12 +139,18 @@ impl Collapse {
         })
     }
 
+    /// The effective rank of an even spread, computed once.
+    fn even_rank(&mut self, [n, d]: [usize; 2]) -> f64 {
+        *self.even_rank.get_or_insert_with(|| diptych_metrics::even_rank(n.min(MOST_ROWS), d))
+    }
+
     /// The signs of a look, gravest first, each with how far it is from total collapse.
     fn read(&mut self, look: &Look) -> [(Kind, Option<f64>); 4] {
         let [n, d] = look.shape;
         let spread = look.measures.std * (d.max(1) as f64).sqrt();
         // Few rows or dimensions have few directions when all is well.
-        let few = FEW.min(n.min(d) as f64 / 4.0);
+        let narrow = if spread < FEW_AND_NARROW.1 { FEW_AND_NARROW.0 * self.even_rank(look.shape) } else { 0.0 };
+        let few = FEW.min(n.min(d) as f64 / 4.0).max(narrow);
         let below = match (look.loss, look.trivial) {
             (Some(loss), Some(trivial)) if trivial > 0.0 => {
                 let now = (trivial - loss) / trivial;

@@ -92,6 +92,15 @@ fn few_directions_are_told() {
     assert_eq!(told(1000, 10, 0, run), [(520, News::Collapsed { kind: Kind::FewDirections, since: 500 })]);
 }
 
+/// Six of 128 directions are few once the images have come near each other, and may be enough while they are far apart.
+#[test]
+fn a_narrow_cone_of_few_directions_is_told() {
+    let narrow =
+        |share| move |step| look(step, if step < 500 { HEALTHY } else { Measures { rank: 6.0, ..spread(share) } });
+    assert_eq!(told(1000, 10, 0, narrow(0.65)), [(520, News::Collapsed { kind: Kind::FewDirections, since: 500 })]);
+    assert_eq!(told(1000, 10, 0, narrow(0.9)), []);
+}
+
 #[test]
 fn a_recovery_is_told_too() {
     let run = |step| look(step, spread(if (300..600).contains(&step) { 0.01 } else { 0.8 }));

@@ -2,7 +2,7 @@
 
 /// Text for HTML, in content and in quoted attributes. Control characters that HTML forbids become the replacement
 /// character.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
@@ -33,12 +33,12 @@ pub(super) fn thousands(number: u64) -> String {
 }
 
 /// A fraction as a percentage with one digit after the point.
-pub(super) fn percent(fraction: f64) -> String {
+pub fn percent(fraction: f64) -> String {
     if fraction.is_finite() { format!("{:.1} %", 100.0 * fraction) } else { "not a number".into() }
 }
 
 /// A value to four significant digits, with a power of ten when very large or small.
-pub(super) fn value(number: f64) -> String {
+pub fn value(number: f64) -> String {
     if !number.is_finite() {
         return "not a number".into();
     }
@@ -54,6 +54,12 @@ pub(super) fn value(number: f64) -> String {
         let digits = (3.0 - size.log10().floor()).clamp(0.0, 6.0) as usize;
         minus(format!("{number:.digits$}"))
     }
+}
+
+/// A setting as it was typed: `0.001`, `8192`, `1e-7`.
+pub(super) fn plain(number: f64) -> String {
+    let size = number.abs();
+    minus(if number == 0.0 || (1e-4..1e6).contains(&size) { format!("{number}") } else { format!("{number:e}") })
 }
 
 /// A true minus sign: a hyphen is hard to see in small type.

@@ -4,7 +4,7 @@
 //! needs no network, no font and no script; charts are inline SVG, pictures are data URIs within a byte budget.
 //!
 //! Code map: `page` is the frame, `charts` decides which curves make which chart, `chart`, `curve` and `scale` draw
-//! one, `gallery` and `pictures` show images, `map` the embeddings, `html` writes text and numbers, `report.css` is the
+//! one, `gallery` and `pictures` show images, `map` the embeddings, `figure` compares runs, `html` writes text and numbers, `report.css` is the
 //! look. Every text of the caller goes through `html::escape`, and every list has a limit, so the size is bounded.
 
 use std::path::Path;
@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 mod chart;
 mod charts;
 mod curve;
+mod figure;
 mod gallery;
 mod html;
 mod map;
@@ -28,6 +29,8 @@ mod tests;
 
 pub(crate) use page::upper_first;
 
+pub use figure::{Figure, Group};
+pub use html::{escape, percent, value};
 pub use model::{
     Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
 };
@@ -35,6 +38,16 @@ pub use model::{
 /// The page, as HTML text of less than 5 MB.
 pub fn render(data: &ReportData) -> String {
     page::html(data)
+}
+
+/// This machine, as rows of (what, value).
+pub fn machine() -> Vec<(String, String)> {
+    crate::machine::describe()
+}
+
+/// A page in the report's look around `body`, which is HTML: self-contained, without scripts.
+pub fn sheet(title: &str, body: &str) -> String {
+    page::sheet(title, body)
 }
 
 /// Renders the report into `path`, by a temporary file beside it and a rename: a reader never sees half a page.

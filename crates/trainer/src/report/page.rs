@@ -36,20 +36,31 @@ pub(super) fn html(data: &ReportData) -> String {
     let nav = if links.is_empty() { links } else { format!("<nav aria-label=\"Sections\">{links}</nav>\n") };
     let body: String = sections.iter().map(|(_, _, html)| html.as_str()).collect();
     let title = clip(if data.title.is_empty() { "Run" } else { &data.title }, 200);
+    let note = format!(
+        "Written by Diptych{}. This page is one file: it needs no network and runs no script. While a run goes on it is \
+         written anew at every evaluation; reload to see more.",
+        if data.written.is_empty() { String::new() } else { format!(" on {}", escape(&clip(&data.written, 100))) },
+    );
+    let body = format!("{}{}{}{nav}{body}", header(data, &title), cards(data), notes(data));
+    frame(&title, &body, &note)
+}
+
+/// A page of another kind in the same look.
+pub(super) fn sheet(title: &str, body: &str) -> String {
+    let brand = format!("<header><p class=\"brand\">{LOGO}Diptych</p><h1>{}</h1></header>\n", escape(title));
+    frame(title, &(brand + body), "Written by Diptych. This page is one file: it needs no network and runs no script.")
+}
+
+fn frame(title: &str, body: &str, note: &str) -> String {
     // The policy makes "needs no network" a fact that the browser enforces.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
-         <title>{} · Diptych</title>\n<style>\n{CSS}</style></head>\n<body><main>\n{}{}{}{nav}{body}\
-         <footer>{LOGO}<p>Written by Diptych{}. This page is one file: it needs no network and runs no script. While a \
-         run goes on it is written anew at every evaluation; reload to see more.</p></footer>\n</main></body></html>\n",
-        escape(&title),
-        header(data, &title),
-        cards(data),
-        notes(data),
-        if data.written.is_empty() { String::new() } else { format!(" on {}", escape(&clip(&data.written, 100))) },
+         <title>{} · Diptych</title>\n<style>\n{CSS}</style></head>\n<body><main>\n{body}\
+         <footer>{LOGO}<p>{note}</p></footer>\n</main></body></html>\n",
+        escape(title),
     )
 }
 
