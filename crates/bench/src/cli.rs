@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::case::Case;
+use crate::dictionary;
 use crate::machine::Machine;
 use crate::memory;
 use crate::peer::{Choice, Python};
@@ -46,6 +47,18 @@ struct Cli {
     /// Where the environment with the peer's packages is, or shall be made
     #[arg(long, value_name = "DIR", default_value = "target/peer-venv")]
     venv: PathBuf,
+    /// `dictionary` only: how many negatives, divided by commas
+    #[arg(long, value_name = "K,K,..", value_delimiter = ',', default_value = "64,256,1024,4096,16384,65536")]
+    sizes: Vec<usize>,
+    /// `dictionary` only: the network
+    #[arg(long, value_name = "NAME", default_value = "resnet18")]
+    backbone: String,
+    /// `dictionary` only: images in a step
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(2..))]
+    batch_size: u32,
+    /// `dictionary` only: where the picture goes
+    #[arg(long, value_name = "FILE.html", default_value = "runs/bench-dictionary.html")]
+    picture: PathBuf,
     /// Run the one case of this name alone and print its resident peak as JSON; what a call does to itself
     #[arg(long, value_name = "CASE", hide = true)]
     memory_of: Option<String>,
@@ -59,17 +72,21 @@ enum PeerName {
 
 fn suites() -> String {
     let lines: Vec<String> = SUITES.iter().map(|suite| format!("  {:<9} {}", suite.name, suite.about)).collect();
-    format!("Suites:\n{}", lines.join("\n"))
+    format!(
+        "Suites:\n{}\n  {DICTIONARY:<9} MoCo's three dictionaries over their sizes: memory and time, no peer",
+        lines.join("\n")
+    )
 }
 
 /// Exit code 0: every case ran or is not supported yet; 1: one failed; 2: bad input.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Some(suite) = SUITES.iter().find(|suite| suite.name == cli.suite) else {
-        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+    let suite = SUITES.iter().find(|suite| suite.name == cli.suite);
+    if suite.is_none() && cli.suite != DICTIONARY {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).chain([DICTIONARY]).collect();
         eprintln!("bench: {} is not a suite; there are {}", cli.suite, names.join(", "));
         return ExitCode::from(2);
-    };
+    }
     let device = match diptych_trainer::device(&cli.device) {
         Ok(device) => device,
         Err(error) => {
@@ -77,9 +94,10 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = match &cli.memory_of {
-        Some(name) => alone(&cli, suite, name, &device),
-        None => run(&cli, suite, &device),
+    let done = match (suite, &cli.memory_of) {
+        (None, _) => dictionaries(&cli, &device),
+        (Some(suite), Some(name)) => alone(&cli, suite, name, &device),
+        (Some(suite), None) => run(&cli, suite, &device),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -89,6 +107,28 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The suite that has no peer.
+const DICTIONARY: &str = "dictionary";
+
+fn dictionaries(cli: &Cli, device: &candle_core::Device) -> Result<bool> {
+    let machine = Machine::measure(set_threads(cli.threads)?);
+    println!("{}", machine.describe());
+    let plan = dictionary::Plan {
+        sizes: cli.sizes.clone(),
+        backbone: cli.backbone.clone(),
+        batch: cli.batch_size as usize,
+        images: 50_000,
+        picture: cli.picture.clone(),
+    };
+    let rows = dictionary::run(&plan, device)?;
+    if let Some(path) = &cli.json {
+        let report = json!({ "suite": DICTIONARY, "machine": machine.name, "commit": commit(), "rows": rows });
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(true)
 }
 
 fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {

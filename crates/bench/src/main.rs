@@ -7,6 +7,7 @@
 mod case;
 mod cli;
 mod compare;
+mod dictionary;
 mod input;
 mod machine;
 mod measure;
