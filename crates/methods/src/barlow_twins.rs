@@ -121,7 +121,10 @@ impl Method for BarlowTwins {
         let watched = z.iter().take(2).map(Tensor::detach).collect();
         let second: Vec<Tensor> = if self.stop_gradient { z.iter().map(Tensor::detach).collect() } else { z.clone() };
         let first = match &self.predictor {
-            Some(predictor) => z.iter().map(|z| predictor.forward(z, true)).collect::<Result<_>>()?,
+            // The last view is never the first of two.
+            Some(predictor) => {
+                z[..global.min(z.len() - 1)].iter().map(|z| predictor.forward(z, true)).collect::<Result<_>>()?
+            }
             None => z,
         };
         Ok(match (self.stop_gradient, self.predictor.is_some()) {
@@ -134,10 +137,10 @@ impl Method for BarlowTwins {
     fn objective(&mut self, embeddings: &Embeddings, _index: &[u32]) -> Result<Forward> {
         let (first, second) = match (self.stop_gradient, self.predictor.is_some()) {
             (false, false) => (&embeddings.live[..], &embeddings.live[..]),
-            (false, true) => embeddings.live.split_at(embeddings.live.len() / 2),
+            (false, true) => embeddings.live.split_at(embeddings.global.min((embeddings.live.len() - 1) / 2)),
             (true, _) => (&embeddings.live[..], &embeddings.fixed[..]),
         };
-        let losses = crops::unordered(first.len(), embeddings.global)
+        let losses = crops::unordered(second.len(), embeddings.global)
             .into_iter()
             .map(|(i, j)| self.objective.loss_over(&first[i], &second[j], &self.comm))
             .collect::<Result<Vec<_>>>()?;
