@@ -61,6 +61,8 @@ pub(crate) struct Config {
     pub projector: Option<Vec<usize>>,
     /// Whether each view is a query once, with the mean of both losses; else the first alone.
     pub symmetric: bool,
+    /// Whether the keys of the batch's other images are negatives too, as in the official code; the paper's loss has the learned ones alone.
+    pub batch_negatives: bool,
 }
 
 impl Default for Config {
@@ -75,6 +77,7 @@ impl Default for Config {
             negatives_weight_decay: 1e-4,
             projector: None,
             symmetric: false,
+            batch_negatives: true,
         }
     }
 }
@@ -104,8 +107,18 @@ pub(crate) struct AdCo {
     comm: Arc<dyn Collective>,
     shuffle: Shuffle,
     step: u64,
-    /// Queries and keys that the negatives will answer to.
-    pending: Vec<(Tensor, Tensor)>,
+    /// What the negatives will answer to.
+    pending: Vec<Pair>,
+}
+
+/// Queries with their keys, without a graph, at length 1.
+struct Pair {
+    /// `[N, D]`.
+    queries: Tensor,
+    /// Each query's own, `[N, D]`, or those of the batch of all ranks.
+    keys: Tensor,
+    /// Among keys of the batch: where those of these queries begin.
+    first: Option<usize>,
 }
 
 /// The negatives, `[K, D]`, and the momentum of their steps.
@@ -129,12 +142,18 @@ impl Adversary {
         l2_normalize(&self.negatives.as_detached_tensor())
     }
 
-    /// The gradient of the loss of these queries and keys, `[N, D]` at length 1, for the negatives; equation 7 of the paper.
-    fn gradient(&self, q: &Tensor, k: &Tensor, temperature: f64) -> Result<Tensor> {
-        let positive = (q * k)?.sum_keepdim(D::Minus1)?;
-        let negative = q.matmul(&l2_normalize(self.negatives.as_tensor())?.t()?)?;
+    /// The gradient of the loss of these queries and keys for the negatives; equation 7 of the paper.
+    fn gradient(&self, pair: &Pair, temperature: f64) -> Result<Tensor> {
+        let Pair { queries, keys, first } = pair;
+        let rows = queries.dim(0)? as u32;
+        let (positive, place) = match *first {
+            Some(first) => (queries.matmul(&keys.t()?)?, (0..rows).map(|row| first as u32 + row).collect()),
+            None => ((queries * keys)?.sum_keepdim(D::Minus1)?, vec![0; rows as usize]),
+        };
+        let negative = queries.matmul(&l2_normalize(self.negatives.as_tensor())?.t()?)?;
         let logits = (Tensor::cat(&[positive, negative], 1)? / temperature)?;
-        let loss = log_softmax(&logits, D::Minus1)?.narrow(1, 0, 1)?.mean_all()?.neg()?;
+        let place = Tensor::from_vec(place, (rows as usize, 1), logits.device())?;
+        let loss = log_softmax(&logits, D::Minus1)?.gather(&place, 1)?.mean_all()?.neg()?;
         match loss.backward()?.get(&self.negatives) {
             Some(gradient) => Ok(gradient.clone()),
             None => bail!("adco: the negatives have no gradient"),
@@ -185,19 +204,27 @@ impl Method for AdCo {
     }
 
     fn objective(&mut self, embeddings: &Embeddings, _index: &[u32]) -> Result<Forward> {
-        let (live, keys) = (&embeddings.live, &embeddings.fixed);
-        let negatives = self.adversary.keys()?;
+        let (live, negatives) = (&embeddings.live, self.adversary.keys()?);
+        let keys = embeddings.fixed.iter().map(l2_normalize).collect::<Result<Vec<_>>>()?;
+        let all = keys.iter().map(|keys| self.comm.all_gather(keys)).collect::<Result<Vec<_>>>()?;
+        let (rows, batch) = (live[0].dim(0)?, self.config.batch_negatives);
+        let first = batch.then_some(self.comm.rank() * rows);
         let mut losses = Vec::new();
         for (query, key) in self.pairs(live.len(), embeddings.global) {
-            losses.push(self.objective.loss(&live[query], &keys[key], &negatives)?);
-            self.pending.push((l2_normalize(&live[query].detach())?, l2_normalize(&keys[key])?));
+            let (q, own) = (&live[query], if batch { &all[key] } else { &keys[key] });
+            losses.push(match first {
+                Some(first) => self.objective.loss_among(q, &Tensor::cat(&[own, &negatives], 0)?, first)?,
+                None => self.objective.loss(q, own, &negatives)?,
+            });
+            self.pending.push(Pair { queries: l2_normalize(&q.detach())?, keys: own.clone(), first });
         }
-        let trivial_loss = Some((self.config.negatives as f64 + 1.0).ln());
+        let choices = self.config.negatives + if batch { rows * self.comm.size() } else { 1 };
+        let trivial_loss = Some((choices as f64).ln());
         Ok(Forward { trivial_loss, ..Forward::new(crops::mean(&losses, 1.0)?, embeddings) })
     }
 
     fn couples_batch(&self) -> bool {
-        false
+        self.config.batch_negatives
     }
 
     /// One step of the negatives up the loss, with momentum and decay (section 3.3 and the official code).
@@ -205,8 +232,8 @@ impl Method for AdCo {
         let config = &self.config;
         let scale = 1.0 / (self.pending.len() * self.comm.size()) as f64;
         let mut sum: Option<Tensor> = None;
-        for (q, k) in self.pending.drain(..) {
-            let gradient = self.adversary.gradient(&q, &k, config.negatives_temperature)?;
+        for pair in self.pending.drain(..) {
+            let gradient = self.adversary.gradient(&pair, config.negatives_temperature)?;
             sum = Some(match sum {
                 Some(sum) => (sum + gradient)?,
                 None => gradient,

@@ -1,4 +1,4 @@
-//! Methods with negatives: SimCLR, MoCo with its three dictionaries.
+//! Methods with negatives: SimCLR, MoCo with its three dictionaries, AdCo.
 
 use diptych_random::Stream;
 
@@ -7,8 +7,20 @@ use super::harness::{Case, IMAGES, INDEX, SEED, STEPS};
 const SGD: &str = "name = 'sgd'\nlr = 0.2\nweight_decay = 0.01\ndecay = 'all'";
 const LARS: &str = "name = 'lars'\nvariant = 'lr_in_momentum'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1";
 
+const ADCO: &str = "projector = [10, 8]
+negatives = 9
+tau = 0.9
+negatives_temperature = 0.05
+negatives_lr = 0.5
+negatives_weight_decay = 0.01";
+
 fn moco(name: &'static str, groups: usize, config: &'static str) {
     Case { name, method: "moco", config, optim: SGD, groups, ..Case::default() }.check();
+}
+
+fn check_adco(name: &'static str, groups: usize, more: &str) {
+    let config = &format!("{ADCO}\n{more}");
+    Case { name, method: "adco", config, optim: SGD, groups, ..Case::default() }.check();
 }
 
 /// Both views in one batch, which share statistics, as the official code has it.
@@ -54,6 +66,21 @@ fn moco_end_to_end() {
 fn moco_memory_bank() {
     check_drawn();
     moco("moco_memory_bank", 1, "projector = [8]\ndictionary = 'memory_bank'\nqueue = 9");
+}
+
+/// Negatives climb after the step with the queries and keys of before it; the keys are shuffled as MoCo's, and those of other images are negatives
+/// too.
+#[test]
+fn adco() {
+    check_orders();
+    check_adco("adco", 3, "symmetric = false");
+    check_adco("adco_symmetric", 3, "symmetric = true");
+}
+
+/// The paper's loss, in which the learned negatives are all there are.
+#[test]
+fn adco_without_negatives_of_the_batch() {
+    check_adco("adco_paper", 1, "batch_negatives = false");
 }
 
 /// `ORDERS` of the script: the order of keys is a function of (seed, step, view).

@@ -21,13 +21,13 @@ pub(super) const IMAGES: usize = 12;
 pub(super) const STEPS: [u64; 2] = [3, 4];
 
 /// How a case of the fixture is set up here.
-pub(super) struct Case {
+pub(super) struct Case<'a> {
     /// Its name in the fixture.
     pub name: &'static str,
     /// The method's name in the registry.
     pub method: &'static str,
     /// The recipe's `[method]`.
-    pub config: &'static str,
+    pub config: &'a str,
     /// The recipe's `[optim]`; its rate is taken literally, and follows a cosine unless it says otherwise.
     pub optim: &'static str,
     /// The recipe's `trainer.bn_groups`.
@@ -36,7 +36,7 @@ pub(super) struct Case {
     pub views: usize,
 }
 
-impl Default for Case {
+impl Default for Case<'_> {
     fn default() -> Self {
         Self { name: "", method: "", config: "", optim: "", groups: 1, views: 2 }
     }
@@ -55,7 +55,7 @@ fn stores(method: &dyn Method) -> Vec<(&'static str, &ParamStore)> {
     [("params", method.params())].into_iter().chain(method.extra_state()).collect()
 }
 
-impl Case {
+impl Case<'_> {
     /// Every parameter, statistic, target parameter and queue row to 1e-4 of its tensor's norm, what the steps changed of it
     /// to 1e-3, and both losses to 1e-5.
     pub(super) fn check(&self) {

@@ -31,3 +31,10 @@ fn barlow_twins_row_mean() {
     let config = "projector = [10, 10, 8]\nbalance = 'row_mean'";
     Case { name: "barlow_twins_row_mean", method: "barlow_twins", config, optim: BARLOW, ..Case::default() }.check();
 }
+
+/// Section 4: a predictor in the first branch, no gradient in the second.
+#[test]
+fn barlow_twins_asymmetric() {
+    let config = "projector = [10, 10, 8]\nlambda = 0.02\nstop_gradient = true\npredictor = true";
+    Case { name: "barlow_twins_asymmetric", method: "barlow_twins", config, optim: BARLOW, ..Case::default() }.check();
+}
