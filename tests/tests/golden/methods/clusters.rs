@@ -2,7 +2,8 @@
 
 use super::harness::Case;
 
-const LARC: &str = "name = 'lars'\nvariant = 'bolts'\nlr = 1.0\nweight_decay = 0.001\ndecay = 'all'\neta = 0.1";
+// A bias before a batch norm has a gradient of 0 up to rounding, which the layer-wise ratio would make large without the decay.
+const LARC: &str = "name = 'lars'\nvariant = 'bolts'\nlr = 0.3\nweight_decay = 0.01\ndecay = 'all'\neta = 0.1";
 
 /// Two crop sizes, full queues that wrap, prototypes that stand still in the first step and move in the second.
 #[test]

@@ -5,7 +5,7 @@ use diptych_random::Stream;
 use super::harness::{Case, IMAGES, INDEX, SEED, STEPS};
 
 const SGD: &str = "name = 'sgd'\nlr = 0.2\nweight_decay = 0.01\ndecay = 'all'";
-const LARS: &str = "name = 'lars'\nvariant = 'lr_in_momentum'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1";
+const LARS: &str = "name = 'lars'\nvariant = 'lr_in_momentum'\nlr = 0.1\nweight_decay = 0.01\neta = 0.3";
 
 const ADCO: &str = "projector = [10, 8]
 negatives = 9
@@ -20,20 +20,21 @@ fn moco(name: &'static str, groups: usize, config: &'static str) {
 
 fn check_adco(name: &'static str, groups: usize, more: &str) {
     let config = &format!("{ADCO}\n{more}");
-    Case { name, method: "adco", config, optim: SGD, groups, ..Case::default() }.check();
+    let optim = &SGD.replace("0.2", "0.05");
+    Case { name, method: "adco", config, optim, groups, ..Case::default() }.check();
 }
 
 /// Both views in one batch, which share statistics, as the official code has it.
 #[test]
 fn simclr() {
-    let config = "projector = [10, 8]\ntemperature = 0.2";
+    let config = "projector = [10, 8]\ntemperature = 0.5";
     Case { name: "simclr", method: "simclr", config, optim: LARS, ..Case::default() }.check();
 }
 
 /// The head of three layers, one view after the other.
 #[test]
 fn simclr_split() {
-    let config = "projector = [12, 10, 8]\ntemperature = 0.2\nforward = 'split'";
+    let config = "projector = [8, 10, 8]\ntemperature = 0.5\nforward = 'split'";
     Case { name: "simclr_split", method: "simclr", config, optim: LARS, ..Case::default() }.check();
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Case<'a> {
     /// The recipe's `[method]`.
     pub config: &'a str,
     /// The recipe's `[optim]`; its rate is taken literally, and follows a cosine unless it says otherwise.
-    pub optim: &'static str,
+    pub optim: &'a str,
     /// The recipe's `trainer.bn_groups`.
     pub groups: usize,
     /// How many of the fixture's views it takes: two of 8 pixels, then one of 6.
@@ -91,7 +91,7 @@ impl Case<'_> {
     }
 
     fn build(&self) -> Result<Box<dyn Method>> {
-        let config = BackboneConfig { name: "resnet_tiny".into(), base: Some(3), ..BackboneConfig::default() };
+        let config = BackboneConfig { name: "resnet_tiny".into(), base: Some(2), ..BackboneConfig::default() };
         let architecture = config.architecture(8).unwrap();
         let entry = diptych_methods::find(self.method).unwrap();
         let table = (entry.resolve)(toml::from_str(self.config).unwrap(), architecture.out_dim())?;

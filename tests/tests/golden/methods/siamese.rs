@@ -2,8 +2,8 @@
 
 use super::harness::Case;
 
-const LARS: &str = "name = 'lars'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1";
-const BARLOW: &str = "name = 'lars'\nlr = 1.0\nweight_decay = 0.01\neta = 0.1\nbias_lr_ratio = 0.024";
+const LARS: &str = "name = 'lars'\nlr = 0.3\nweight_decay = 0.01\neta = 0.1";
+const BARLOW: &str = "name = 'lars'\nlr = 0.3\nweight_decay = 0.01\neta = 0.1\nbias_lr_ratio = 0.024";
 
 /// A target of its own start, which follows after the step by the decay of this step.
 #[test]
@@ -12,12 +12,28 @@ fn byol() {
     Case { name: "byol", method: "byol", config, optim: LARS, ..Case::default() }.check();
 }
 
+/// The projections themselves pursue a target of constant decay.
+#[test]
+fn byol_without_predictor() {
+    let config = "projector = [10, 8]\npredictor = 'none'\ntau = 0.8\ntau_schedule = 'constant'";
+    Case { name: "byol_without_predictor", method: "byol", config, optim: LARS, ..Case::default() }.check();
+}
+
 /// The predictor keeps its rate, and the bias before the projector's last norm its value.
 #[test]
 fn simsiam() {
     let config = "projector = [10, 10, 8]\npredictor_hidden = 5";
-    let optim = "name = 'sgd'\nlr = 0.5\nweight_decay = 0.01\ndecay = 'all'\nconstant_lr = ['predictor']";
+    let optim = "name = 'sgd'\nlr = 0.2\nweight_decay = 0.01\ndecay = 'all'\nconstant_lr = ['predictor']";
     Case { name: "simsiam", method: "simsiam", config, optim, ..Case::default() }.check();
+}
+
+/// Gradients into both branches, norms in the projector's hidden layer alone, similarity by cross-entropy.
+#[test]
+fn simsiam_ablated() {
+    let config = "projector = [10, 8]\nprojector_bn = 'hidden'\npredictor_hidden = 5\npredictor_bn = 'none'\n\
+                  stop_gradient = false\nsimilarity = 'cross_entropy'";
+    let optim = "name = 'sgd'\nlr = 0.2\nweight_decay = 0.01\ndecay = 'all'";
+    Case { name: "simsiam_ablated", method: "simsiam", config, optim, ..Case::default() }.check();
 }
 
 #[test]
