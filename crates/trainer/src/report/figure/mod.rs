@@ -234,16 +234,17 @@ impl Figure {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let color = i % 10;
             let _ = writeln!(out, "<g class=\"c{color}\">");
+            // Side by side where lines share an x.
+            let beside = 7.0 * (i as f64 - (names.len() - 1) as f64 / 2.0);
             let path: Vec<String> = points
                 .iter()
-                .filter_map(|(x, group)| Some(format!("{:.1} {:.1}", at_x(*x), at_y(group.mean()?))))
+                .filter_map(|(x, group)| Some(format!("{:.1} {:.1}", at_x(*x) + beside, at_y(group.mean()?))))
                 .collect();
             if !path.is_empty() {
                 let _ = writeln!(out, "<path class=\"line\" d=\"M{}\"/>", path.join("L"));
             }
             for (x, group) in points {
-                // Side by side where lines share an x.
-                let px = at_x(x) + 5.0 * (i as f64 - (names.len() - 1) as f64 / 2.0) * f64::from(names.len() > 1);
+                let px = at_x(x) + beside;
                 let Some(mean) = group.mean() else {
                     let _ = write!(out, "<text class=\"bad mid\" x=\"{px:.1}\" y=\"{:.1}\">×</text>", bottom - 6.0);
                     continue;
@@ -260,12 +261,12 @@ impl Figure {
                     let _ = write!(out, "<circle class=\"run\" cx=\"{px:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", at_y(result));
                 }
                 let (y, class) = (at_y(mean), if group.remark.is_empty() { "mean" } else { "mean ill" });
-                let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>", at_x(x));
+                let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>");
                 if !group.remark.is_empty() {
                     let _ = writeln!(
                         out,
                         "<text class=\"bad mid\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                        at_x(x).clamp(left + 30.0, right - 30.0),
+                        px.clamp(left + 30.0, right - 30.0),
                         y - 12.0,
                         escape(&group.remark)
                     );
@@ -273,7 +274,7 @@ impl Figure {
             }
             if names.len() > 1 {
                 let shown = cut(name, 30);
-                legend -= 34.0 + 7.2 * shown.chars().count() as f64;
+                legend -= 48.0 + 7.8 * shown.chars().count() as f64;
                 let _ = write!(
                     out,
                     "<path class=\"line\" d=\"M{legend:.1} 51h18\"/><text x=\"{:.1}\" y=\"56\">{}</text>",
