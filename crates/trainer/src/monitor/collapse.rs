@@ -48,6 +48,10 @@ const ALIKE: f64 = 0.3;
 const FEW: f64 = 3.0;
 /// So is a smaller share of those that an even spread would use, where the spread is below the second number.
 const FEW_AND_NARROW: (f64, f64) = (0.07, 0.7);
+/// A spread above this has been healthy once; what a fresh network's narrower one becomes is left to the grace period.
+const WIDE: f64 = 0.5;
+/// A loss this share below its trivial value tells images apart, however near each other their embeddings are.
+const APART: f64 = 0.1;
 /// A loss is trivial within this share of its trivial value.
 const TRIVIAL: f64 = 0.02;
 /// Looks and steps for which a sign must hold.
@@ -114,7 +118,7 @@ impl Collapse {
             *streak = sign.map(|distance| Streak::grow(*streak, look.step, distance));
         }
         let embeddings_healthy = signs[..3].iter().all(|(_, sign)| sign.is_none()) && look.measures.std.is_finite();
-        self.seen_healthy |= embeddings_healthy;
+        self.seen_healthy |= embeddings_healthy && look.measures.std * (look.shape[1] as f64).sqrt() > WIDE;
         if let Some((_, since)) = self.told {
             let healthy = signs.iter().all(|(_, sign)| sign.is_none());
             self.healthy = healthy.then(|| Streak::grow(self.healthy, look.step, 0.0));
@@ -148,9 +152,6 @@ impl Collapse {
     fn read(&mut self, look: &Look) -> [(Kind, Option<f64>); 4] {
         let [n, d] = look.shape;
         let spread = look.measures.std * (d.max(1) as f64).sqrt();
-        // Few rows or dimensions have few directions when all is well.
-        let narrow = if spread < FEW_AND_NARROW.1 { FEW_AND_NARROW.0 * self.even_rank(look.shape) } else { 0.0 };
-        let few = FEW.min(n.min(d) as f64 / 4.0).max(narrow);
         let below = match (look.loss, look.trivial) {
             (Some(loss), Some(trivial)) if trivial > 0.0 => {
                 let now = (trivial - loss) / trivial;
@@ -160,9 +161,14 @@ impl Collapse {
             }
             _ => None,
         };
+        let apart = below.is_some_and(|below| below > APART);
+        let narrow = !apart && spread < FEW_AND_NARROW.1;
+        let narrow = if narrow { FEW_AND_NARROW.0 * self.even_rank(look.shape) } else { 0.0 };
+        // Few rows or dimensions have few directions when all is well.
+        let few = FEW.min(n.min(d) as f64 / 4.0).max(narrow);
         [
             (Kind::Point, Some(spread).filter(|spread| *spread < POINT)),
-            (Kind::Alike, Some(spread).filter(|spread| *spread < ALIKE)),
+            (Kind::Alike, Some(spread).filter(|spread| *spread < ALIKE && !apart)),
             (Kind::FewDirections, Some(look.measures.rank).filter(|rank| *rank < few)),
             (Kind::Trivial, below.filter(|below| *below < TRIVIAL)),
         ]

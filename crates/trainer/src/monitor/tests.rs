@@ -80,6 +80,32 @@ fn embeddings_that_stay_alike_are_told() {
     assert_eq!(told(1000, 10, 0, run), [(200, News::Collapsed { kind: Kind::Alike, since: 100 })]);
 }
 
+/// A contrastive loss far below its trivial value tells images apart on a small part of the sphere as well.
+#[test]
+fn near_embeddings_that_are_told_apart_are_no_alarm() {
+    let near = |loss: f64| move |step| Look { loss: Some(loss), trivial: Some(7.6), ..look(step, spread(0.26)) };
+    assert_eq!(told(1000, 10, 0, near(5.3)), []);
+    assert_eq!(told(1000, 10, 0, near(7.3))[0].1, News::Collapsed { kind: Kind::Alike, since: 1 });
+}
+
+/// A fresh network that is narrow to begin with gets its grace even if it was no collapse yet.
+#[test]
+fn a_narrow_start_gets_its_grace() {
+    let run = |step: u64| {
+        look(
+            step,
+            spread(if step < 5 {
+                0.4
+            } else if step < 45 {
+                0.02
+            } else {
+                0.8
+            }),
+        )
+    };
+    assert_eq!(told(1000, 5, 0, run), []);
+}
+
 #[test]
 fn a_dip_is_no_collapse() {
     let run = |step| look(step, spread(if step % 100 < 20 { 0.01 } else { 0.8 }));
