@@ -35,7 +35,7 @@ decay = "all"
 schedule = "cosine"
 per_epoch = true
 warmup_epochs = 0
-final_ratio = 0.0
+final_ratio = 0.02
 "#;
 
 /// What a recipe may set; the defaults are the official code's.

@@ -27,6 +27,7 @@ momentum = 0.9
 weight_decay = 1e-4
 decay = "all"
 schedule = "cosine"
+per_epoch = true
 warmup_epochs = 0
 final_ratio = 0.0
 constant_lr = ["predictor"]
