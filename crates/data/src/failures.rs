@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::DataError;
 
@@ -18,6 +18,17 @@ pub struct Skipped {
     pub name: String,
     /// Why it could not be decoded.
     pub reason: String,
+}
+
+/// What loaders over the same data set know together of its unreadable images; clones share it.
+#[derive(Clone)]
+pub struct Unreadable(pub(crate) Arc<Failures>);
+
+impl Unreadable {
+    /// Nothing known yet of a data set of `len` images; more than `max_error_share` of them, in [0, 1], end a stream with an error.
+    pub fn new(max_error_share: f64, len: usize) -> Self {
+        Self(Arc::new(Failures::new(max_error_share, len)))
+    }
 }
 
 /// The images of one data set that failed so far.

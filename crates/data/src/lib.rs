@@ -24,7 +24,7 @@ pub use decode::{MAX_PIXELS, decode, decode_file};
 pub use drawn::Synthetic;
 pub use error::DataError;
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
-pub use failures::{MAX_ERROR_SHARE, Skipped};
+pub use failures::{MAX_ERROR_SHARE, Skipped, Unreadable};
 pub use folder::ImageFolder;
 pub use loader::{Loader, LoaderConfig};
 pub use open::{OpenOptions, open};

@@ -8,7 +8,7 @@ use diptych_augment::{Image, Recipe, ViewRecipe, normalize_into, view};
 use diptych_nn::{Batch, Views};
 use diptych_random::Stream;
 
-use crate::failures::Failures;
+use crate::failures::{Failures, Unreadable};
 use crate::pipeline::{Job, Pipeline, Plan};
 use crate::{Cached, DataError, Dataset, MAX_ERROR_SHARE, Sampler, Skipped};
 
@@ -20,8 +20,12 @@ const MAX_DRAWS: usize = 10_000;
 /// How to make batches.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
-    /// Images per batch.
+    /// Images per batch, those of all ranks together.
     pub batch_size: usize,
+    /// Which rank of a run this is: its batches are rows `rank N / ranks` to `(rank + 1) N / ranks` of the run's.
+    pub rank: usize,
+    /// How many ranks share each batch; the batch divides by their number.
+    pub ranks: usize,
     /// The seed of the run: of the order, of the views and of replacements.
     pub seed: u64,
     /// Threads that decode and augment; at least 1. Their number changes the speed, not the batches.
@@ -46,6 +50,8 @@ impl Default for LoaderConfig {
     fn default() -> Self {
         Self {
             batch_size: 256,
+            rank: 0,
+            ranks: 1,
             seed: 0,
             workers: 1,
             prefetch: 3,
@@ -61,8 +67,8 @@ impl Default for LoaderConfig {
 
 /// A stream of training batches; iterate over it.
 ///
-/// The batch of a step is a function of data set, recipe, batch size, seed and step alone. After an error the stream ends.
-/// Dropping it ends its threads.
+/// The batch of a step is a function of data set, recipe, batch size, seed and step alone: ranks share out its rows, and each decodes
+/// its own. After an error the stream ends. Dropping it ends its threads.
 ///
 /// An image that cannot be decoded is replaced by one drawn from (seed, epoch, index); [`Batch::index`] and the labels
 /// are those of the image that is shown.
@@ -78,6 +84,16 @@ impl Loader {
     /// # Errors
     /// If the recipe or a number of the configuration makes no sense, or the data set is smaller than one batch.
     pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Result<Self, DataError> {
+        let known = Unreadable::new(config.max_error_share, dataset.len());
+        Self::with_known(dataset, config, known)
+    }
+
+    /// Like [`Self::new`], with what is known of unreadable images, by this loader and by others over the same data set: the ranks of a
+    /// process count each image once together. The share above which the stream ends is that of `known`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_known(dataset: Arc<dyn Dataset>, config: LoaderConfig, known: Unreadable) -> Result<Self, DataError> {
         let len = dataset.len();
         config.recipe.check().map_err(|error| DataError::Invalid(format!("augment: {error}")))?;
         let views = config.recipe.views();
@@ -101,11 +117,21 @@ impl Loader {
                 config.batch_size
             )));
         }
+        let (rank, ranks) = (config.rank, config.ranks);
+        if rank >= ranks || !config.batch_size.is_multiple_of(ranks) || (ranks > 1 && !config.drop_last) {
+            return Err(DataError::Invalid(format!(
+                "trainer.batch_size = {} is shared by {ranks} ranks, of which this is {rank}: their number must divide it, and \
+                 every batch must be whole",
+                config.batch_size
+            )));
+        }
         let job = Arc::new(Training {
             sampler,
+            rank,
+            ranks,
             order: Mutex::default(),
             views,
-            failures: Failures::new(config.max_error_share, len),
+            failures: known.0,
             start: config.start,
             end: config.end.unwrap_or(u64::MAX),
             dataset: if config.cache_bytes > 0 { Arc::new(Cached::new(dataset, config.cache_bytes)) } else { dataset },
@@ -124,7 +150,8 @@ impl Loader {
         self.waited.as_secs_f64()
     }
 
-    /// The images found unreadable since the last call, each once per loader; for `skipped.log`.
+    /// The images found unreadable since the last call, each once per loader or per [`Unreadable`] that loaders share; for
+    /// `skipped.log`.
     pub fn take_skipped(&mut self) -> Vec<Skipped> {
         self.job.failures.take()
     }
@@ -180,7 +207,9 @@ struct Training {
     /// The order of the epoch planned last.
     order: Mutex<Option<(u64, Vec<u32>)>>,
     views: Vec<ViewRecipe>,
-    failures: Failures,
+    rank: usize,
+    ranks: usize,
+    failures: Arc<Failures>,
     start: u64,
     end: u64,
 }
@@ -234,7 +263,10 @@ impl Job for Training {
         if order.as_ref().is_none_or(|(of, _)| *of != epoch) {
             *order = Some((epoch, self.sampler.order(epoch)));
         }
-        let indices = order.as_ref().map(|(_, order)| self.sampler.batch(order, batch).to_vec())?;
+        let (_, order) = order.as_ref()?;
+        let whole = self.sampler.batch(order, batch);
+        let rows = whole.len() / self.ranks;
+        let indices = whole[self.rank * rows..(self.rank + 1) * rows].to_vec();
         Some(Plan { epoch, indices })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diptych_augment::{Recipe, normalize_into, view};
-use diptych_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Sampler, Skipped, eval_batches};
+use diptych_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Sampler, Skipped, Unreadable, eval_batches};
 use diptych_nn::Batch;
 use diptych_random::Stream;
 
@@ -69,6 +69,50 @@ fn images_of_passed_batches_are_not_decoded() {
         .flat_map(|(_, _, index)| index.into_iter().map(|i| i as usize))
         .collect();
     assert_eq!(dataset.asked(), shown);
+}
+
+#[test]
+fn ranks_share_out_the_rows_of_a_batch_and_decode_their_own() {
+    let whole = all(mixed(43), lenient());
+    for ranks in [2, 5] {
+        let parts: Vec<_> = (0..ranks)
+            .map(|rank| {
+                let dataset = mixed(43);
+                let stream = all(dataset.clone(), LoaderConfig { rank, ranks, workers: 2, ..lenient() });
+                // Besides its own, a rank asks for replacements of unreadable images alone.
+                assert!(dataset.asked().len() <= 9 * 10 / ranks + 3 * 9, "rank {rank} of {ranks}");
+                stream
+            })
+            .collect();
+        for (step, (views, labels, index)) in whole.iter().enumerate() {
+            let joined: Vec<u32> = parts.iter().flat_map(|part| part[step].2.clone()).collect();
+            assert_eq!(joined, *index);
+            assert_eq!(labels.is_some(), parts[0][step].1.is_some());
+            for (view, pixels) in views.iter().enumerate() {
+                let joined: Vec<u32> = parts.iter().flat_map(|part| part[step].0[view].clone()).collect();
+                assert!(joined == *pixels, "view {view} of step {step} on {ranks} ranks");
+            }
+        }
+    }
+    let uneven = LoaderConfig { ranks: 3, ..config() };
+    let error = Loader::new(mixed(43), uneven).err().unwrap().to_string();
+    assert!(error.contains("batch_size = 10 is shared by 3 ranks"), "{error}");
+}
+
+/// Ranks of one process know together what cannot be read: each image is told once, and the share is that of all.
+#[test]
+fn loaders_can_share_what_they_know_of_unreadable_images() {
+    let known = Unreadable::new(0.2, 43);
+    let mut told = Vec::new();
+    for rank in 0..2 {
+        let config = LoaderConfig { rank, ranks: 2, ..config() };
+        let mut loader = Loader::with_known(mixed(43), config, known.clone()).unwrap();
+        loader.by_ref().for_each(|batch| drop(batch.unwrap()));
+        told.extend(loader.take_skipped());
+    }
+    let mut places: Vec<u32> = told.iter().map(|skipped: &Skipped| skipped.index).collect();
+    places.sort_unstable();
+    assert_eq!(places, [0, 5, 17]);
 }
 
 /// The promise that makes resume and other loaders possible, spelled out.
