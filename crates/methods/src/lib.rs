@@ -12,6 +12,7 @@ mod encoder;
 mod least_squares;
 mod method;
 mod moco;
+mod pass;
 mod registry;
 mod shuffle;
 mod simclr;
@@ -21,4 +22,5 @@ mod suite;
 mod swav;
 
 pub use method::{BackboneMaker, Build, Embeddings, Forward, Method, Step};
+pub use pass::{Parts, Pass, pass};
 pub use registry::{Entry, REGISTRY, find};

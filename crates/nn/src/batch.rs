@@ -37,3 +37,53 @@ pub struct Batch {
     /// The images' places in the data set.
     pub index: Vec<u32>,
 }
+
+impl Batch {
+    /// `count` images from `start` on, with all their views.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub fn rows(&self, start: usize, count: usize) -> Result<Self> {
+        let end = start + count;
+        if end > self.index.len() {
+            bail!("a batch of {} images has no rows {start} to {end}", self.index.len())
+        }
+        Ok(Self {
+            views: Views(self.views.0.iter().map(|view| view.narrow(0, start, count)).collect::<Result<_>>()?),
+            labels: self.labels.as_ref().map(|labels| labels[start..end].to_vec()),
+            index: self.index[start..end].to_vec(),
+        })
+    }
+
+    /// The batch in `count` parts of consecutive images, all of the same size.
+    ///
+    /// # Errors
+    /// If its images do not divide into so many parts.
+    pub fn parts(&self, count: usize) -> Result<Vec<Self>> {
+        let images = self.index.len();
+        if count == 0 || !images.is_multiple_of(count) {
+            bail!("{images} images do not divide into {count} parts of the same size")
+        }
+        let rows = images / count;
+        (0..count).map(|part| self.rows(part * rows, rows)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn parts_hold_consecutive_rows_of_everything() -> Result<()> {
+        let view = Tensor::arange(0f32, 12.0, &Device::Cpu)?.reshape((6, 1, 1, 2))?;
+        let batch = Batch { views: Views(vec![view]), labels: Some((10..16).collect()), index: (0..6).collect() };
+        let parts = batch.parts(3)?;
+        assert_eq!(parts.iter().map(|part| part.index.clone()).collect::<Vec<_>>(), [[0, 1], [2, 3], [4, 5]]);
+        assert_eq!(parts[1].labels, Some(vec![12, 13]));
+        assert_eq!(parts[2].views.0[0].flatten_all()?.to_vec1::<f32>()?, [8.0, 9.0, 10.0, 11.0]);
+        assert!(batch.parts(4).unwrap_err().to_string().contains("6 images do not divide into 4 parts"));
+        assert!(batch.rows(4, 3).is_err());
+        Ok(())
+    }
+}
