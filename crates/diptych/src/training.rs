@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use toml::{Table, Value};
 
 use crate::trainer::{
-    BadInput, OrBadInput, Outcome, Prepared, Recipe, RunDir, Watch, fit, prepare as prepare_run, recipe,
+    BadInput, OrBadInput, Outcome, Prepared, Recipe, RunDir, Watch, fit, prepare_on as prepare_ranks, recipe,
 };
 
 /// Keys that may differ between a run and its continuation: they do not change what it computes.
@@ -17,7 +17,15 @@ const FREE_KEYS: &[&str] = &["trainer.device", "trainer.log_every", "data.worker
 /// # Errors
 /// [`BadInput`] with a sentence that names the recipe and the key.
 pub fn prepare(name: &str, recipe: Recipe) -> Result<Prepared> {
-    prepare_run(recipe).map_err(|error| BadInput(format!("recipe {name}: {error:#}")).into())
+    prepare_on(name, recipe, 1)
+}
+
+/// [`prepare`] for a run whose batches are shared by `ranks` ranks.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_on(name: &str, recipe: Recipe, ranks: usize) -> Result<Prepared> {
+    prepare_ranks(recipe, ranks).map_err(|error| BadInput(format!("recipe {name}: {error:#}")).into())
 }
 
 /// Trains into `dir`, whose folders exist: from its newest checkpoint if `resume`, else from the start, with the recipe

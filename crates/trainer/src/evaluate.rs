@@ -122,10 +122,8 @@ pub fn baselines(run: &Prepared) -> Result<Baselines> {
     let (a, b) = (diptych_eval::pixels(&bank, &transform)?, diptych_eval::pixels(test, &transform)?);
     let raw = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;
     let comm: Arc<dyn Collective> = Arc::new(Local);
-    // Statistics are estimated on batches of any size.
-    let mut plain = recipe.clone();
-    plain.trainer.bn_groups = 1;
-    let method = build_method(&plain, run.entry, &comm, &run.device, run.splits.train.len(), run.total_steps())?;
+    // One group: statistics are estimated on batches of any size.
+    let method = build_method(recipe, run.entry, &comm, 1, &run.device, run.splits.train.len(), run.total_steps())?;
     diptych_eval::estimate_statistics(method.backbone(), &bank, &transform)?;
     let (a, b) = (features(method.backbone(), &bank, &transform)?, features(method.backbone(), test, &transform)?);
     let random = knn(&a, &b, recipe.trainer.knn_k, recipe.trainer.knn_temperature)?.accuracy;

@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
+mod division;
 mod error;
 mod evaluate;
 mod fit;
@@ -19,6 +20,7 @@ mod story;
 mod trial;
 
 pub use checkpoint::{Checkpoints, Position};
+pub use division::Division;
 pub use error::{BadInput, OrBadInput};
 pub use evaluate::{Baselines, Evaluation, baselines, evaluate};
 pub use fit::{Outcome, Watch, fit};
@@ -27,5 +29,5 @@ pub use plan::plan;
 pub use preview::view_rows;
 pub use recipe::Recipe;
 pub use run_dir::RunDir;
-pub use setup::{Prepared, device, prepare};
+pub use setup::{Prepared, device, prepare, prepare_on};
 pub use signal::Signals;

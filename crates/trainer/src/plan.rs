@@ -54,7 +54,10 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
             recipe.trainer.batch_size
         ),
     );
-    let trial = trial(recipe, run.entry, &run.device)?;
+    if let Some(words) = run.division.describe() {
+        say("division", words);
+    }
+    let trial = trial(recipe, run.entry, &run.division, &run.device)?;
     let weights: u64 = params.iter().map(|(_, p)| p.var.elem_count() as u64 * 4).sum();
     let pixels: usize = recipe.augment.views().iter().map(|view| view.size.pow(2)).sum();
     let views = (recipe.trainer.batch_size * pixels * 12) as u64;
@@ -64,11 +67,19 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
         say("warning", format!("DIPTYCH_ISA={asked} names no instruction set that this machine has; using {isa}"));
     }
     // Activations are freed on the way back, while a few gradients of their size live.
-    let memory = 3 * weights + trial.activations / 4 * 5 + 4 * views;
+    // Every rank has weights of its own; sums over parts hold one more of each gradient.
+    let copies = 3 + u64::from(run.division.parts().count() > 1);
+    let memory = copies * run.division.ranks() as u64 * weights + trial.activations / 4 * 5 + 4 * views;
     say("memory", format!("about {}", bytes(memory)));
     say("time", format!("about {} of steps on this machine", duration(trial.seconds * total as f64)));
     if let Some(free) = available_memory().filter(|free| memory > *free) {
-        say("warning", format!("only {} of memory are free; a smaller --batch-size needs less", bytes(free)));
+        say(
+            "warning",
+            format!(
+                "only {} of memory are free; a smaller --batch-size or a larger trainer.grad_cache needs less",
+                bytes(free)
+            ),
+        );
     }
     Ok(lines)
 }

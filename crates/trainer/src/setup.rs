@@ -7,12 +7,12 @@ use diptych_augment::Image;
 use diptych_backbones::{ResNet, pretrained};
 use diptych_comm::{Collective, Local};
 use diptych_data::{OpenOptions, Splits};
-use diptych_methods::{Build, Entry, Method, find};
+use diptych_methods::{Build, Entry, Method, Parts, find};
 use diptych_nn::{Backbone, Scope};
 use diptych_optim::{Optimizer, Schedule};
 
 use crate::error::bad_input;
-use crate::{BadInput, OrBadInput, Recipe, recipe};
+use crate::{BadInput, Division, OrBadInput, Recipe, recipe};
 
 /// A run ready to begin.
 pub struct Prepared {
@@ -32,6 +32,11 @@ pub struct Prepared {
     pub schedule: Box<dyn Schedule>,
     /// Steps in an epoch; the images left over at its end are not used in it.
     pub steps_per_epoch: u64,
+    /// How each batch is divided.
+    pub division: Division,
+    /// This rank among the others. In a run of several ranks each has a `Prepared` of its own; the one that [`prepare_on`] gives stands for all
+    /// and is alone.
+    pub comm: Arc<dyn Collective>,
 }
 
 impl Prepared {
@@ -45,23 +50,20 @@ impl Prepared {
 ///
 /// # Errors
 /// [`BadInput`] with a sentence that names the key or the file.
-pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
-    let comm: Arc<dyn Collective> = Arc::new(Local);
+pub fn prepare(recipe: Recipe) -> anyhow::Result<Prepared> {
+    prepare_on(recipe, 1)
+}
+
+/// [`prepare`] for a run whose batches are shared by `ranks` ranks, threads of this process.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> {
     let device = device(&recipe.trainer.device)?;
     let Some(entry) = find(recipe.method_name()) else {
         bad_input!("method.name = \"{}\" is not a method", recipe.method_name())
     };
-    let trainer = &recipe.trainer;
-    if trainer.accumulate > 1 || trainer.grad_cache > 1 {
-        bad_input!("trainer.accumulate and trainer.grad_cache: this build takes every step in one batch; use 1");
-    }
-    if !trainer.batch_size.is_multiple_of(trainer.bn_groups) {
-        bad_input!(
-            "trainer.batch_size = {} does not divide into trainer.bn_groups = {} groups with batch statistics of their own",
-            trainer.batch_size,
-            trainer.bn_groups
-        );
-    }
+    let division = Division::new(&recipe.trainer, ranks)?;
     if recipe.augment.views.len() < entry.views {
         bad_input!(
             "augment.views makes {} views of each image, {} takes at least {}",
@@ -79,29 +81,86 @@ pub fn prepare(mut recipe: Recipe) -> anyhow::Result<Prepared> {
         );
     }
     let steps_per_epoch = (images / batch) as u64;
-    let total = steps_per_epoch * recipe.trainer.epochs;
     let features = recipe.backbone.architecture(recipe.augment.size).or_bad_input()?.out_dim();
     let mut table = recipe.method.clone();
     let name = table.remove("name");
     recipe.method =
         (entry.resolve)(table, features).map_err(|error| BadInput(recipe::explain_method(&error.to_string())))?;
-    let method = build_method(&recipe, entry, &comm, &device, images, total)?;
     if let Some(name) = name {
         recipe.method.insert("name".into(), name);
     }
-    if let Some(weights) = &recipe.backbone.weights {
-        pretrained::load(&method.params().below("backbone."), weights).or_bad_input()?;
+    let alone: Arc<dyn Collective> = Arc::new(Local);
+    let run = Blueprint { recipe, entry, splits, device, steps_per_epoch, division }.build(&alone)?;
+    if let Parts::Accumulate(count @ 2..) = division.parts()
+        && run.method.couples_batch()
+    {
+        bad_input!(
+            "trainer.accumulate = {count}: the loss of {} compares every image with the rest of its batch, so gradients \
+             summed over {count} micro-batches are those of a batch of {}, not of {batch}; use trainer.grad_cache = {count}, which \
+             gives the gradients of the whole batch in the memory of a part",
+            entry.name,
+            batch / count,
+        );
     }
-    let (optimizer, schedule) =
-        diptych_optim::build(&recipe.optim, recipe.trainer.batch_size, total, steps_per_epoch).or_bad_input()?;
-    Ok(Prepared { recipe, entry, splits, device, method, optimizer, schedule, steps_per_epoch })
+    Ok(run)
 }
 
-/// Builds the method of a resolved recipe, whose table may or may not hold the name.
+/// What every rank builds its own networks from.
+pub(crate) struct Blueprint {
+    recipe: Recipe,
+    entry: &'static Entry,
+    splits: Splits,
+    device: Device,
+    steps_per_epoch: u64,
+    division: Division,
+}
+
+impl Blueprint {
+    /// That of a run.
+    pub(crate) fn of(run: &Prepared) -> Self {
+        Self {
+            recipe: run.recipe.clone(),
+            entry: run.entry,
+            splits: run.splits.clone(),
+            device: run.device.clone(),
+            steps_per_epoch: run.steps_per_epoch,
+            division: run.division,
+        }
+    }
+
+    /// The run at its start, for one rank of it.
+    pub(crate) fn build(&self, comm: &Arc<dyn Collective>) -> anyhow::Result<Prepared> {
+        let (recipe, entry, device, steps_per_epoch) = (&self.recipe, self.entry, &self.device, self.steps_per_epoch);
+        let total = steps_per_epoch * recipe.trainer.epochs;
+        let groups = if comm.size() == 1 { self.division.groups_of_rank() } else { self.division.groups() };
+        let method = build_method(recipe, entry, comm, groups, device, self.splits.train.len(), total)?;
+        if let Some(weights) = &recipe.backbone.weights {
+            pretrained::load(&method.params().below("backbone."), weights).or_bad_input()?;
+        }
+        let (optimizer, schedule) =
+            diptych_optim::build(&recipe.optim, recipe.trainer.batch_size, total, steps_per_epoch).or_bad_input()?;
+        Ok(Prepared {
+            recipe: recipe.clone(),
+            entry,
+            splits: self.splits.clone(),
+            device: device.clone(),
+            method,
+            optimizer,
+            schedule,
+            steps_per_epoch,
+            division: self.division,
+            comm: comm.clone(),
+        })
+    }
+}
+
+/// Builds the method of a resolved recipe, whose table may or may not hold the name, with `bn_groups` groups of batch statistics over all
+/// ranks of `comm`.
 pub(crate) fn build_method(
     recipe: &Recipe,
     entry: &Entry,
     comm: &Arc<dyn Collective>,
+    bn_groups: usize,
     device: &Device,
     dataset_len: usize,
     total_steps: u64,
@@ -116,7 +175,7 @@ pub(crate) fn build_method(
         config: &config,
         backbone: &backbone,
         comm,
-        bn_groups: recipe.trainer.bn_groups,
+        bn_groups,
         device,
         seed: recipe.trainer.seed,
         dataset_len,

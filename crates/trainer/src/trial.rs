@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use candle_core::Device;
 use diptych_comm::{Collective, Local};
-use diptych_methods::Entry;
+use diptych_methods::{Entry, Parts};
 use diptych_nn::{Batch, Init, Views, activation_bytes, backward};
 
-use crate::{Recipe, setup};
+use crate::{Division, Recipe, setup};
 
 /// The measured cost of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trial {
-    /// Seconds of forward and backward for a whole batch.
+    /// Seconds of forward and backward for a whole batch, all ranks on this machine.
     pub seconds: f64,
-    /// Bytes of the activations that a backward pass keeps for a whole batch.
+    /// Bytes of the activations that backward passes keep at once: of one part of each rank's rows.
     pub activations: u64,
 }
 
@@ -23,12 +23,12 @@ pub(crate) struct Trial {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::Result<Trial> {
+pub(crate) fn trial(recipe: &Recipe, entry: &Entry, division: &Division, device: &Device) -> anyhow::Result<Trial> {
     let comm: Arc<dyn Collective> = Arc::new(Local);
-    let mut method = setup::build_method(recipe, entry, &comm, device, 2 * recipe.trainer.batch_size, 1)?;
     // In whole groups of batch statistics, two images each at least.
-    let (whole, groups) = (recipe.trainer.batch_size, recipe.trainer.bn_groups);
-    let mut images = whole.min(4.max(2 * groups));
+    let (whole, at_once, groups) = (recipe.trainer.batch_size, division.rows_at_once(), division.groups_of_rank());
+    let mut method = setup::build_method(recipe, entry, &comm, groups, device, 2 * whole, 1)?;
+    let mut images = at_once.min(4.max(2 * groups));
     loop {
         let views = recipe
             .augment
@@ -41,15 +41,19 @@ pub(crate) fn trial(recipe: &Recipe, entry: &Entry, device: &Device) -> anyhow::
         let batch = Batch { views, labels: None, index: (0..images as u32).collect() };
         let started = Instant::now();
         let (forward, bytes) = activation_bytes(|| method.forward(&batch));
-        backward(&forward?.loss.total)?;
+        let forward = forward?;
+        let there = started.elapsed().as_secs_f64();
+        backward(&forward.loss.total)?;
         let seconds = started.elapsed().as_secs_f64();
         // A handful of images says little about a large batch; go on while it is cheap.
-        if images < whole.min(64) && seconds < 0.5 {
-            images = (images * 4).min(whole);
+        if images < at_once.min(64) && seconds < 0.5 {
+            images = (images * 4).min(at_once);
             continue;
         }
-        let share = whole as f64 / images as f64;
-        let activations = (bytes as f64 * share) as u64;
-        return Ok(Trial { seconds: seconds * share, activations });
+        // With chunks under one loss, every image goes forward twice.
+        let twice = matches!(division.parts(), Parts::Cache(2..));
+        let seconds = if twice { seconds + there } else { seconds };
+        let activations = bytes as f64 / images as f64 * (at_once * division.ranks()) as f64;
+        return Ok(Trial { seconds: seconds / images as f64 * whole as f64, activations: activations as u64 });
     }
 }

@@ -90,7 +90,6 @@ fn what_this_build_cannot_do() {
     refused("--device cuda", &["CUDA"]);
     refused("--device tpu", &["tpu"]);
     refused("--precision tf32", &["CUDA", "bf16"]);
-    refused("--ranks 2", &["--ranks"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod evaluate;
 #[cfg(unix)]
 mod kill;
 mod precision;
+mod ranks;
 mod resume;
 #[cfg(unix)]
 mod signals;

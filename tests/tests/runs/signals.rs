@@ -9,7 +9,7 @@ use diptych_tests::{Folder, Ran, tensors};
 use crate::{tiny, whole, with};
 
 /// Waits until the run has written `steps` rows of losses.
-fn wait_for_steps(child: &mut Child, run: &Path, steps: usize) {
+pub(crate) fn wait_for_steps(child: &mut Child, run: &Path, steps: usize) {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let rows = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
@@ -22,7 +22,7 @@ fn wait_for_steps(child: &mut Child, run: &Path, steps: usize) {
     }
 }
 
-fn send(child: &Child, signal: &str) {
+pub(crate) fn send(child: &Child, signal: &str) {
     let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(sent.success(), "kill {signal} failed");
 }

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Threads that compute. [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Processes that share a batch.
+    /// Ranks that share each batch, threads of this process; a resumed run may have another number of them.
     #[arg(long, value_name = "N", default_value_t = 1)]
     ranks: usize,
     /// Any key of the recipe, as section.key=value; may be given again.
@@ -58,12 +58,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<u8> {
-    if args.ranks != 1 {
-        return Err(BadInput(format!("--ranks {}: this build trains on one rank; leave it out", args.ranks)).into());
-    }
     super::threads(args.threads)?;
     let (name, recipe, dir) = if args.resume { continued(&args)? } else { begun(&args)? };
-    let mut run = training::prepare(&name, recipe)?;
+    let mut run = training::prepare_on(&name, recipe, args.ranks)?;
     if !args.quiet {
         say(format!("# recipe {name}, merged\n{}", run.recipe.to_toml()?));
     }

@@ -1,0 +1,196 @@
+//! One rank of a run: the steps, in the same order on every rank.
+
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use diptych_data::{Loader, LoaderConfig};
+use diptych_methods::{Pass, Step, pass};
+use diptych_nn::Batch;
+
+use super::record::{Record, Taken};
+use super::{Outcome, Shared, Watch, scalar, workers};
+use crate::monitor::{bad_gradient, bad_loss};
+use crate::{Checkpoints, OrBadInput, Position, Prepared, RunDir};
+
+/// Why the steps ended.
+pub(super) enum End {
+    Done,
+    Signal(u8),
+    Stop(String),
+}
+
+/// What changes on a rank while a run goes on, beside the method and the optimizer.
+pub(super) struct Session<'a> {
+    shared: &'a Shared,
+    position: Position,
+    /// What rank 0 keeps of the run.
+    record: Option<Record>,
+}
+
+impl<'a> Session<'a> {
+    /// Brings the rank to where the run stands.
+    pub(super) fn begin(
+        run: &mut Prepared,
+        dir: &RunDir,
+        resume: bool,
+        watch: &Watch,
+        shared: &'a Shared,
+    ) -> Result<Self> {
+        let checkpoints = Checkpoints::new(&dir.checkpoints(), run.recipe.trainer.keep_checkpoints);
+        let mut position = Position { step: 0, data: run.splits.train.fingerprint(), best: None };
+        let mut found = None;
+        if resume {
+            found = checkpoints.restore(run.method.as_ref(), run.optimizer.as_mut(), position.data).or_bad_input()?;
+            if let Some((restored, _)) = &found {
+                position = restored.clone();
+            }
+        }
+        // Nothing is written before all have read.
+        run.comm.barrier()?;
+        let record = match run.comm.rank() {
+            0 => Some(Record::begin(run, dir, checkpoints, (resume, found), &position, watch)?),
+            _ => None,
+        };
+        Ok(Self { shared, position, record })
+    }
+
+    /// Takes the steps that are left.
+    pub(super) fn run(mut self, run: &mut Prepared, watch: &Watch) -> Result<Outcome> {
+        let end = self.steps(run, watch);
+        match self.record {
+            Some(record) => record.conclude(run, &self.position, end),
+            None => Ok(match end? {
+                End::Done => Outcome::Done(crate::Evaluation::default()),
+                End::Signal(code) => Outcome::Interrupted(code),
+                End::Stop(reason) => Outcome::Stopped(reason),
+            }),
+        }
+    }
+
+    fn steps(&mut self, run: &mut Prepared, watch: &Watch) -> Result<End> {
+        let mut loader = self.loader(self.loader_config(run))?;
+        if let Some(record) = &mut self.record {
+            record.tell(run, &self.position)?;
+        }
+        if self.position.step == 0 && run.method.surveys() {
+            self.survey(run)?;
+        }
+        if let Some(record) = &mut self.record {
+            record.start_clock(&self.position);
+            if self.position.step == run.total_steps() {
+                // A run that was killed between its last checkpoint and its last report.
+                record.evaluate(run, &mut self.position)?;
+            }
+        }
+        while let Some(batch) = loader.next() {
+            if let Some(record) = &mut self.record {
+                record.note_skipped(loader.take_skipped())?;
+            }
+            let batch = ready(run, batch.context("the data can't be read")?)?;
+            if let Some(end) = self.step(run, &batch, loader.wait_seconds(), watch)? {
+                return Ok(end);
+            }
+        }
+        Ok(End::Done)
+    }
+
+    /// Shows the method the first epoch, before it learns from it.
+    fn survey(&self, run: &mut Prepared) -> Result<()> {
+        let config = LoaderConfig { end: Some(run.steps_per_epoch), ..self.loader_config(run) };
+        for batch in self.loader(config)? {
+            let batch = ready(run, batch.context("the data can't be read")?)?;
+            for part in batch.parts(run.division.parts().count())? {
+                run.method.survey(&part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loader(&self, config: LoaderConfig) -> Result<Loader> {
+        let (train, known) = (self.shared.train.clone(), self.shared.unreadable.clone());
+        Loader::with_known(train, config, known).or_bad_input()
+    }
+
+    fn loader_config(&self, run: &Prepared) -> LoaderConfig {
+        let recipe = &run.recipe;
+        LoaderConfig {
+            batch_size: recipe.trainer.batch_size,
+            rank: run.comm.rank(),
+            ranks: run.comm.size(),
+            seed: recipe.trainer.seed,
+            workers: (workers(recipe.data.workers) / run.comm.size()).max(1),
+            recipe: recipe.augment.clone(),
+            max_error_share: recipe.data.max_error_share,
+            start: self.position.step,
+            end: Some(run.total_steps()),
+            ..LoaderConfig::default()
+        }
+    }
+
+    /// One step, and what follows it. Where its numbers are not finite the run ends, and nothing but running statistics has changed.
+    fn step(&mut self, run: &mut Prepared, batch: &Batch, waited: f64, watch: &Watch) -> Result<Option<End>> {
+        let index = self.position.step;
+        let at = Step {
+            index,
+            total: run.total_steps(),
+            epoch: index / run.steps_per_epoch,
+            steps_per_epoch: run.steps_per_epoch,
+        };
+        run.method.before_step(at)?;
+        let Pass { mut forward, gradients } =
+            pass(run.method.as_mut(), batch, run.division.parts(), run.comm.as_ref())?;
+        let loss = scalar(&forward.loss.total)?;
+        if let Some(reason) = bad_loss(index, loss) {
+            return Ok(Some(End::Stop(reason)));
+        }
+        let Some(gradients) = gradients else { bail!("step {index} has a loss and no gradients") };
+        let lr = run.schedule.at(index);
+        if let Some(name) = run.optimizer.step(run.method.params(), &gradients, lr)? {
+            return Ok(Some(End::Stop(bad_gradient(index, &name))));
+        }
+        drop(gradients);
+        run.method.after_step(at)?;
+        self.position.step += 1;
+        let due = self.position.step.is_multiple_of(run.recipe.trainer.log_every) || self.position.step == at.total;
+        let due = due || index == 0;
+        if due {
+            // The monitors' numbers are those of the whole batch.
+            for z in &mut forward.embeddings {
+                *z = run.comm.all_gather(z)?;
+            }
+        }
+        let wish = match &mut self.record {
+            Some(record) => {
+                let taken = Taken { at, loss, lr, forward: &forward, waited };
+                record.follow(run, &mut self.position, due.then_some(&taken), watch)?
+            }
+            None => None,
+        };
+        agree(run, wish)
+    }
+}
+
+/// A batch in the precision of the run.
+fn ready(run: &Prepared, mut batch: Batch) -> Result<Batch> {
+    batch.views = batch.views.to_dtype(run.recipe.trainer.precision.dtype())?;
+    Ok(batch)
+}
+
+/// Lets every rank know whether rank 0 wants to end.
+fn agree(run: &Prepared, wish: Option<End>) -> Result<Option<End>> {
+    if run.comm.size() == 1 {
+        return Ok(wish);
+    }
+    const STOP: u32 = 1000;
+    let code = match &wish {
+        None => 0,
+        Some(End::Signal(code)) => u32::from(*code),
+        Some(End::Stop(_) | End::Done) => STOP,
+    };
+    let code = run.comm.broadcast(&Tensor::new(code, &Device::Cpu)?, 0)?.to_scalar::<u32>()?;
+    Ok(match (wish, code) {
+        (Some(own), _) => Some(own),
+        (None, 0) => None,
+        (None, STOP) => Some(End::Stop("rank 0 has ended the run".into())),
+        (None, code) => Some(End::Signal(code as u8)),
+    })
+}
