@@ -11,6 +11,7 @@ use diptych_optim::{Optimizer, Rules, Sgd};
 use crate::{Build, Embeddings, Entry, Method, Parts, REGISTRY, Step, pass};
 
 mod chunks;
+mod multi_crop;
 mod ranks;
 mod resume;
 
