@@ -85,7 +85,7 @@ pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> 
     let mut table = recipe.method.clone();
     let name = table.remove("name");
     recipe.method =
-        (entry.resolve)(table, features).map_err(|error| BadInput(recipe::explain_method(&error.to_string())))?;
+        (entry.resolve)(table, features).map_err(|error| BadInput(recipe::explain_method(&sentence(&error))))?;
     if let Some(name) = name {
         recipe.method.insert("name".into(), name);
     }
@@ -154,6 +154,14 @@ impl Blueprint {
     }
 }
 
+/// What an error says, without the way to it that `RUST_BACKTRACE` adds.
+fn sentence(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => sentence(inner),
+        other => other.to_string(),
+    }
+}
+
 /// Builds the method of a resolved recipe, whose table may or may not hold the name, with `bn_groups` groups of batch statistics over all
 /// ranks of `comm`.
 pub(crate) fn build_method(
@@ -181,7 +189,7 @@ pub(crate) fn build_method(
         dataset_len,
         total_steps,
     };
-    (entry.build)(&build).map_err(|error| BadInput(recipe::explain_method(&error.to_string())).into())
+    (entry.build)(&build).map_err(|error| BadInput(recipe::explain_method(&sentence(&error))).into())
 }
 
 /// The splits of `[data]`.
