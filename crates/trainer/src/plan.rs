@@ -57,7 +57,7 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
     if let Some(words) = run.division.describe() {
         say("division", words);
     }
-    let trial = trial(recipe, run.entry, &run.division, &run.device)?;
+    let trial = trial(run)?;
     let weights: u64 = params.iter().map(|(_, p)| p.var.elem_count() as u64 * 4).sum();
     let pixels: usize = recipe.augment.views().iter().map(|view| view.size.pow(2)).sum();
     let views = (recipe.trainer.batch_size * pixels * 12) as u64;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
 use diptych_comm::{Collective, Local};
-use diptych_methods::{Entry, Parts};
+use diptych_methods::Parts;
 use diptych_nn::{Batch, Init, Views, activation_bytes, backward};
 
-use crate::{Division, Recipe, setup};
+use crate::{Prepared, setup};
 
 /// The measured cost of a step.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +22,12 @@ pub(crate) struct Trial {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub(crate) fn trial(recipe: &Recipe, entry: &Entry, division: &Division, device: &Device) -> anyhow::Result<Trial> {
+pub(crate) fn trial(run: &Prepared) -> anyhow::Result<Trial> {
+    let (recipe, division, device) = (&run.recipe, &run.division, &run.device);
     let comm: Arc<dyn Collective> = Arc::new(Local);
     // In whole groups of batch statistics, two images each at least.
     let (whole, at_once, groups) = (recipe.trainer.batch_size, division.rows_at_once(), division.groups_of_rank());
-    let mut method = setup::build_method(recipe, entry, &comm, groups, device, 2 * whole, 1)?;
+    let mut method = setup::build_method(recipe, run.entry, &comm, groups, device, run.splits.train.len(), 1)?;
     let mut images = at_once.min(4.max(2 * groups));
     loop {
         let views = recipe

@@ -32,7 +32,7 @@ fn every_shipped_sweep_has_a_plan_of_runs_that_differ() -> anyhow::Result<()> {
         folders.dedup();
         assert_eq!((recipes.len(), folders.len()), (runs.len(), runs.len()), "{name}");
         for run in &runs {
-            assert!(run.recipe.data.train_size <= 2048 && run.recipe.trainer.epochs <= 8, "{name}");
+            assert!(run.recipe.data.train_size <= 4096 && run.recipe.trainer.epochs <= 10, "{name}");
         }
     }
     Ok(())
