@@ -177,7 +177,10 @@ fn draw(plan: &Plan, rows: &[Row]) -> Result<()> {
         x: Some(("negatives in the dictionary (end to end: images in the batch)".into(), true)),
         groups: rows
             .iter()
-            .map(|row| Group {
+            .enumerate()
+            // One estimate shows where a line goes; more of them would leave no room for the rest.
+            .filter(|(at, row)| !row.estimated || !rows[at - 1].estimated)
+            .map(|(_, row)| Group {
                 name: row.kind.replace('_', " "),
                 x: Some(row.size as f64),
                 results: vec![value(row)],
@@ -186,10 +189,10 @@ fn draw(plan: &Plan, rows: &[Row]) -> Result<()> {
             .collect(),
         ..Figure::default()
     };
-    let memory = figure("Memory of a training step", "MiB at the peak", |row| row.peak / (1 << 20) as f64);
+    let memory = figure("Memory of a training step", "GiB at the peak", |row| row.peak / (1 << 30) as f64);
     let time = figure("Time of a training step", "ms an image", Row::milliseconds_an_image);
     let text = format!(
-        "<h1>What MoCo's dictionaries cost</h1>\n<p>{} on {SIDE}-pixel images, {} a step; end to end the batch is the dictionary. Sizes above \
+        "<p>{} on {SIDE}-pixel images, {} a step; end to end the batch is the dictionary. Sizes above \
          what fits are estimated in proportion to the batch.</p>\n{}\n{}",
         plan.backbone,
         plan.batch,
