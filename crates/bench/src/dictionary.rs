@@ -5,22 +5,21 @@
 //! through the network at once. Sizes that would need more memory than there is, or very long, are estimated from the size before, and said to be.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use diptych_backbones::{BackboneConfig, ResNet, StemChoice};
-use diptych_comm::{Collective, Local};
+use diptych_backbones::{BackboneConfig, StemChoice};
 use diptych_kernels::CountingAllocator;
-use diptych_methods::{Build, Method, Step, find};
-use diptych_nn::{Backbone, Batch, Scope, Views, backward};
+use diptych_methods::{Method, Step};
+use diptych_nn::{Batch, Views, backward};
 use diptych_optim::{Optimizer, Rules, Sgd};
 use diptych_trainer::report::{Figure, Group, sheet};
 use serde_json::{Value, json};
 
 use crate::input::random;
 use crate::measure::median;
+use crate::method;
 
 /// The dictionaries by their names in recipes.
 const KINDS: [&str; 3] = ["queue", "end_to_end", "memory_bank"];
@@ -147,26 +146,9 @@ fn measure(plan: &Plan, kind: &'static str, size: usize, batch: usize, device: &
 }
 
 fn build(plan: &Plan, kind: &str, size: usize, batch: usize, device: &Device) -> Result<Box<dyn Method>> {
-    let entry = find("moco").context("there is no method moco")?;
     let config = BackboneConfig { name: plan.backbone.clone(), stem: StemChoice::Cifar, ..BackboneConfig::default() };
-    let architecture = config.architecture(SIDE)?;
-    let table: toml::Table = toml::from_str(&format!("dictionary = \"{kind}\"\nqueue = {size}"))?;
-    let table = (entry.resolve)(table, architecture.out_dim())?;
-    let backbone = |scope: &mut Scope| -> candle_core::Result<Box<dyn Backbone>> {
-        Ok(Box::new(ResNet::new(scope, &architecture)?))
-    };
-    let comm: Arc<dyn Collective> = Arc::new(Local);
-    let build = Build {
-        config: &table,
-        backbone: &backbone,
-        comm: &comm,
-        bn_groups: 1,
-        device,
-        seed: 0,
-        dataset_len: plan.images.max(batch + 1),
-        total_steps: 10,
-    };
-    Ok((entry.build)(&build)?)
+    let table = toml::from_str(&format!("dictionary = \"{kind}\"\nqueue = {size}"))?;
+    method::build("moco", table, &config, SIDE, plan.images.max(batch + 1), device)
 }
 
 /// Memory and time over K, a line for each dictionary.

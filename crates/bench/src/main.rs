@@ -12,6 +12,7 @@ mod input;
 mod machine;
 mod measure;
 mod memory;
+mod method;
 mod peer;
 mod report;
 mod session;

@@ -1,18 +1,16 @@
 //! Whole training steps through the registry of methods and the optimizer, as the trainer takes them, data excluded.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use diptych_backbones::{BackboneConfig, ResNet, StemChoice};
-use diptych_comm::{Collective, Local};
-use diptych_methods::{Build, Method, Step, find};
-use diptych_nn::{Backbone, Batch, Layout, Role, Scope, Views, backward};
+use diptych_backbones::{BackboneConfig, StemChoice};
+use diptych_methods::{Method, Step};
+use diptych_nn::{Batch, Layout, Role, Views, backward};
 use diptych_optim::{Optimizer, Rules, Sgd};
 use serde_json::{Value, json};
 
 use crate::case::{Case, Memory, Runner, Tensors, Tolerance, Unit, Work};
 use crate::input::random;
+use crate::method;
 
 const MOMENTUM: f64 = 0.9;
 const WEIGHT_DECAY: f64 = 1e-4;
@@ -125,26 +123,9 @@ impl Case for StepCase {
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
-        let entry = find(self.method).with_context(|| format!("there is no method {}", self.method))?;
         // Without zero_init_residual: gradients that are 0 at the start would prove nothing.
         let config = BackboneConfig { name: self.backbone.into(), stem: self.stem, ..BackboneConfig::default() };
-        let architecture = config.architecture(self.side)?;
-        let table = (entry.resolve)(self.table()?, architecture.out_dim())?;
-        let backbone = |scope: &mut Scope| -> candle_core::Result<Box<dyn Backbone>> {
-            Ok(Box::new(ResNet::new(scope, &architecture)?))
-        };
-        let comm: Arc<dyn Collective> = Arc::new(Local);
-        let build = Build {
-            config: &table,
-            backbone: &backbone,
-            comm: &comm,
-            bn_groups: 1,
-            device,
-            seed: 0,
-            dataset_len: 1,
-            total_steps: 1,
-        };
-        let method = (entry.build)(&build)?;
+        let method = method::build(self.method, self.table()?, &config, self.side, self.images, device)?;
         let shape = [self.images, self.side, self.side, 3];
         let shared = random("images", &shape, 0.8, DType::F32, device)?;
         let view = |name: &str| -> Result<Tensor> {
