@@ -49,13 +49,13 @@ impl Array {
         self.map(|v| half::bf16::from_f64(v).to_f64())
     }
 
-    /// The array as an f32 tensor on the CPU.
+    /// The array as an f32 tensor on the [`device`] of the tests.
     ///
     /// # Errors
     /// If Candle cannot make the tensor.
     pub fn tensor(&self) -> Result<Tensor> {
         let data: Vec<f32> = self.data.iter().map(|&v| v as f32).collect();
-        Tensor::from_vec(data, self.shape.as_slice(), &Device::Cpu)
+        Tensor::from_vec(data, self.shape.as_slice(), &device()?)
     }
 
     /// A tensor's values.
@@ -63,8 +63,31 @@ impl Array {
     /// # Errors
     /// If the tensor is not of a floating-point type.
     pub fn of(tensor: &Tensor) -> Result<Self> {
-        let data = tensor.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?;
+        let data = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
         Ok(Self::new(tensor.dims(), data))
+    }
+}
+
+/// Where tests run: the CPU, or what the environment variable `DIPTYCH_TEST_DEVICE` names (`cpu`, `cuda`, `cuda:1`).
+///
+/// # Errors
+/// If it names something else, or a device that is not there: a test never falls back to another one.
+pub fn device() -> Result<Device> {
+    match std::env::var("DIPTYCH_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Ok(Device::Cpu),
+        #[cfg(feature = "cuda")]
+        Ok(name) if name.starts_with("cuda") => {
+            // One for all tests of a process: tensors of two devices don't mix, even if they are one card.
+            static OPEN: std::sync::Mutex<Option<Device>> = std::sync::Mutex::new(None);
+            let mut open = OPEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(device) = &*open {
+                return Ok(device.clone());
+            }
+            let ordinal = name.strip_prefix("cuda:").map_or(Ok(0), str::parse);
+            let Ok(ordinal) = ordinal else { bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, cuda or cuda:N") };
+            Ok(open.insert(crate::cuda::open(ordinal)?).clone())
+        }
+        Ok(name) => bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, or cuda in a build with that feature"),
     }
 }
 

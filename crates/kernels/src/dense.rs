@@ -134,7 +134,9 @@ pub(crate) struct Dense<'a, T = f32> {
 impl<'a, T: Element> Dense<'a, T> {
     pub(crate) fn new(op: &str, tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
-        let Storage::Cpu(values) = &*storage else { bail!("{op} runs on the CPU only in this build") };
+        let Storage::Cpu(values) = &*storage else {
+            bail!("{op}: a tensor is on a GPU where one on the CPU is expected")
+        };
         slice::<T>(op, values, layout)?;
         // `slice` found the tensor contiguous.
         let start = layout.start_offset();
@@ -154,12 +156,12 @@ impl<T: Element> Deref for Dense<'_, T> {
     }
 }
 
-/// A tensor of an op's argument, contiguous; an error in words if it is not f32 on the CPU.
+/// A tensor of an op's argument, contiguous; an error in words if it is not f32, or on a device that ops do not run on.
 pub(crate) fn input(op: &str, name: &str, x: &Tensor) -> Result<Tensor> {
     if x.dtype() != DType::F32 {
         bail!("{op}: {name} is {:?}; only f32 tensors are supported, convert it with to_dtype", x.dtype())
     }
-    on_cpu(op, name, x)
+    placed(op, name, x)
 }
 
 /// [`input`] for a tensor that may be f32 or bf16: the op's activations, whose type decides its precision.
@@ -167,12 +169,13 @@ pub(crate) fn activation(op: &str, name: &str, x: &Tensor) -> Result<Tensor> {
     if !matches!(x.dtype(), DType::F32 | DType::BF16) {
         bail!("{op}: {name} is {:?}; only f32 and bf16 tensors are supported, convert it with to_dtype", x.dtype())
     }
-    on_cpu(op, name, x)
+    placed(op, name, x)
 }
 
-fn on_cpu(op: &str, name: &str, x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        bail!("{op}: {name} is on {:?}; this op runs on the CPU only in this build", x.device().location())
+fn placed(op: &str, name: &str, x: &Tensor) -> Result<Tensor> {
+    let here = x.device().is_cpu() || (cfg!(feature = "cuda") && x.device().is_cuda());
+    if !here {
+        bail!("{op}: {name} is on {:?}; this build has no kernels for it", x.device().location())
     }
     x.contiguous()
 }

@@ -11,6 +11,8 @@ pub mod batch_norm;
 pub mod check;
 pub mod conv2d;
 pub mod cross_correlation;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod dense;
 mod disjoint;
 mod embeddings;

@@ -6,6 +6,8 @@ use half::bf16;
 use crate::dense::{Dense, Element, activation, slice, tensor};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 const NAME: &str = "relu";
 
@@ -26,6 +28,10 @@ pub fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
         bail!("{NAME}: y is {:?} {:?}, dy {:?} {:?}", y.dtype(), y.dims(), dy.dtype(), dy.dims())
     }
     let (y, dy) = (activation(NAME, "y", y)?, dy.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::Gpu::of(&y) {
+        return cuda::backward(&gpu, &y, &dy);
+    }
     fn mask<T: Element>(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
         tensor(cpu::backward::<T>(&Dense::new(NAME, y)?, &Dense::new(NAME, dy)?), y.shape())
     }
@@ -48,6 +54,15 @@ impl CustomOp1 for Relu {
             _ => f32::to_cpu_storage_owned(cpu::forward::<f32>(slice(NAME, storage, layout)?)),
         };
         Ok((y, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Ok((cuda::forward(storage, layout)?, layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {

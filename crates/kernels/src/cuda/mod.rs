@@ -1,0 +1,150 @@
+//! What the ops' CUDA sides share: a device's stream, memory as kernels see it, modules and launches.
+//!
+//! **All work on a device goes into one stream**, in the order in which it is asked for. So memory that is freed here is freed after
+//! the kernels that were started before, a buffer may be written by a kernel while an older one still has it to read, and nothing ever
+//! waits for anything but a value that is read back. [`open`] makes such a device; Candle's own `Device::new_cuda` takes a stream per thread
+//! instead, with which a tensor made by one thread and used by another would race.
+
+mod memory;
+mod module;
+
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DeviceRepr, result, sys};
+use candle_core::cuda_backend::{CudaDType, WrapErr};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
+
+pub(crate) use memory::{Buffer, Memory};
+pub(crate) use module::{Arg, Module, modules};
+
+/// The device of this number, with one stream for all of its work, and memory that stays with the process between steps.
+///
+/// # Errors
+/// If there is no driver, or no such device.
+pub fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: events keep several streams in order, and this device has one, into which all of its work goes.
+    unsafe { cuda.disable_event_tracking() };
+    keep_memory(cuda)?;
+    Ok(device)
+}
+
+/// Freed memory goes back to the driver at every synchronization unless the pool is told to keep it.
+fn keep_memory(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    if !stream.context().has_async_alloc() {
+        return Ok(());
+    }
+    // SAFETY: the device is open, and the attribute is a 64-bit number that the call reads before it returns.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(stream.context().cu_device()).w()?;
+        let mut all = u64::MAX;
+        let threshold = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut all).cast()).result().w()
+    }
+}
+
+/// A device on which an op's arguments lie.
+#[derive(Clone)]
+pub(crate) struct Gpu {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+}
+
+impl Gpu {
+    /// The device of a tensor, if it is one of these.
+    pub(crate) fn of(tensor: &Tensor) -> Option<Self> {
+        match tensor.device() {
+            Device::Cuda(device) => Some(Self::new(device)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn new(device: &CudaDevice) -> Self {
+        Self { device: device.clone(), stream: device.cuda_stream() }
+    }
+
+    pub(crate) fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Streaming multiprocessors.
+    pub(crate) fn multiprocessors(&self) -> Result<u32> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        Ok(self.stream.context().attribute(attribute).w()?.max(1) as u32)
+    }
+
+    /// Uninitialized memory for `len` values of type `dtype`, for kernels to write before anything reads it.
+    pub(crate) fn alloc(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        Buffer::new(self, dtype, len)
+    }
+
+    /// Zeros.
+    pub(crate) fn zeros(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        let buffer = Buffer::new(self, dtype, len)?;
+        self.fill_with_zeros(buffer.memory())?;
+        Ok(buffer)
+    }
+
+    /// Sets memory to zeros.
+    pub(crate) fn fill_with_zeros(&self, memory: Memory) -> Result<()> {
+        if memory.bytes() == 0 {
+            return Ok(());
+        }
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: the memory is that many bytes of this device, alive until the stream has passed this point.
+        unsafe { result::memset_d8_async(memory.pointer(), 0, memory.bytes(), self.stream.cu_stream()).w() }
+    }
+
+    /// Copies values of the host to the device: parameters of a launch that are too many to be its arguments.
+    pub(crate) fn upload<T: CudaDType + DeviceRepr + 'static>(&self, values: &[T]) -> Result<Buffer> {
+        let slice = self.device.clone_htod(values)?;
+        Ok(Buffer::wrap(CudaStorage::wrap_cuda_slice(slice, self.device.clone()), values.len()))
+    }
+
+    /// Starts `name` of a module: `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory each.
+    ///
+    /// # Safety
+    /// The arguments must be those of the kernel, in number, order and type, and the kernel must stay inside of the memory that they name.
+    pub(crate) unsafe fn launch(
+        &self,
+        module: &'static Module,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        args: &mut [Arg],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let context = self.stream.context();
+        context.bind_to_thread().w()?;
+        let function = module.function(context, name, shared)?;
+        let mut pointers: Vec<_> = args.iter_mut().map(Arg::pointer).collect();
+        let (grid, block) = (grid.into(), block.into());
+        // SAFETY: the function belongs to this context, and the caller promises that the arguments are the kernel's.
+        let started =
+            unsafe { result::launch_kernel(function, grid, block, shared, self.stream.cu_stream(), &mut pointers) };
+        match started {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                bail!("{name}: the kernel did not start ({e:?}; grid {grid:?}, block {block:?}, {shared} bytes shared)")
+            }
+        }
+    }
+}
+
+/// The kernel `NAME_f32` or `NAME_bf16` for a type of elements.
+pub(crate) fn named(name: &str, dtype: DType) -> Result<String> {
+    match dtype {
+        DType::F32 => Ok(format!("{name}_f32")),
+        DType::BF16 => Ok(format!("{name}_bf16")),
+        other => bail!("{name}: no kernel for {other:?}"),
+    }
+}
