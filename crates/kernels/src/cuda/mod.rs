@@ -5,6 +5,7 @@
 //! waits for anything but a value that is read back. [`open`] makes such a device; Candle's own `Device::new_cuda` takes a stream per thread
 //! instead, with which a tensor made by one thread and used by another would race.
 
+pub(crate) mod gemm;
 mod memory;
 mod module;
 
