@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::cuda::Toolkit;
 use crate::process;
 
 /// Builds the binary where needed and becomes it. `args` are passed on untouched, the exit code is the binary's.
@@ -17,7 +18,8 @@ use crate::process;
 /// `--threads N` also sets `RAYON_NUM_THREADS`, which the tensor library reads when it starts.
 pub(crate) fn hand_over(args: &[OsString]) -> Result<ExitCode> {
     let bench = args.first().is_some_and(|first| first == "bench");
-    let program = build(if bench { "diptych-bench" } else { "diptych" })?;
+    let toolkit = if wants_cuda(args) { Some(Toolkit::set_up()?) } else { None };
+    let program = build(if bench { "diptych-bench" } else { "diptych" }, toolkit.as_ref())?;
     let mut command = Command::new(&program);
     if bench {
         command.args(bench_arguments(args, &program));
@@ -56,24 +58,36 @@ fn become_it(mut command: Command) -> Result<ExitCode> {
 
 /// The last well-formed `--threads N` or `--threads=N` before a `--`; the binary itself refuses a malformed one.
 fn threads(args: &[OsString]) -> Option<usize> {
-    let mut found = None;
+    values(args, "--threads").into_iter().filter_map(|value| value.parse().ok()).rfind(|&n| n > 0)
+}
+
+/// Whether a GPU is asked for: then the binary needs the feature `cuda`, and its build a toolkit.
+fn wants_cuda(args: &[OsString]) -> bool {
+    values(args, "--device").last().is_some_and(|device| device.starts_with("cuda"))
+}
+
+/// What stands behind an option, in both spellings, before a `--`.
+fn values<'a>(args: &'a [OsString], option: &str) -> Vec<&'a str> {
+    let mut found = Vec::new();
     let mut words = args.iter().take_while(|word| *word != "--").peekable();
     while let Some(word) = words.next() {
-        let value = match word.to_str() {
-            Some("--threads") => words.peek().and_then(|next| next.to_str()),
-            Some(word) => word.strip_prefix("--threads="),
-            None => None,
-        };
-        found = value.and_then(|value| value.parse().ok()).filter(|&n| n > 0).or(found);
+        match word.to_str() {
+            Some(word) if word == option => found.extend(words.peek().and_then(|next| next.to_str())),
+            Some(word) => found.extend(word.strip_prefix(option).and_then(|rest| rest.strip_prefix('='))),
+            None => {}
+        }
     }
     found
 }
 
 /// Builds the release binary, saying so only when it takes a while, and returns its path as cargo reports it
 /// (so `CARGO_TARGET_DIR` and cargo's configuration hold).
-fn build(name: &str) -> Result<PathBuf> {
+pub(crate) fn build(name: &str, toolkit: Option<&Toolkit>) -> Result<PathBuf> {
     let mut command = process::cargo();
     command.args(["build", "--quiet", "--release", "--package", name, "--bin", name]);
+    if let Some(toolkit) = toolkit {
+        toolkit.apply(command.args(["--features", "cuda"]));
+    }
     command.arg("--message-format=json-render-diagnostics");
     command.arg("--manifest-path").arg(process::root().join("Cargo.toml"));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
@@ -152,6 +166,16 @@ mod tests {
     fn threads_that_are_malformed_or_behind_two_dashes_are_left_to_the_binary() {
         for line in ["train", "train --threads", "train --threads zero", "train --threads 0", "train -- --threads 3"] {
             assert_eq!(threads(&words(line)), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn cuda_is_built_where_it_is_asked_for() {
+        for line in ["train --device cuda", "bench ops --device=cuda:1 --peer torch"] {
+            assert!(wants_cuda(&words(line)), "{line}");
+        }
+        for line in ["train", "train --device cpu", "train --device cuda --device cpu", "train -- --device cuda"] {
+            assert!(!wants_cuda(&words(line)), "{line}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod binary;
 mod checks;
+mod cuda;
 mod process;
 mod tidy;
 
@@ -22,12 +23,13 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("embed", "Write the features of images to a file"),
     ("export", "Write a backbone for torchvision"),
     ("preview", "Make a picture of the views that a recipe makes"),
+    ("doctor", "Say what this machine and this build can do, and why not more"),
     ("draw", "Write the built-in data set out as image files"),
     ("bench", "Time ops, losses, optim or step side by side with PyTorch (a binary of its own)"),
 ];
 
 /// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
-const RESERVED: &[&str] = &["import", "stats", "pack", "doctor"];
+const RESERVED: &[&str] = &["import", "stats", "pack"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]
@@ -60,6 +62,8 @@ enum Habit {
         /// Only scripts whose name contains this
         filter: Option<String>,
     },
+    /// Bring what the feature `cuda` needs to be built, and print the environment to build it with
+    CudaToolkit,
     /// Build the documentation of all crates
     Docs {
         /// Passed to `cargo doc`, such as --open
@@ -98,6 +102,7 @@ fn run() -> Result<ExitCode> {
         Habit::Validate { skip } => checks::validate(&skip),
         Habit::Tidy => tidy::run(),
         Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
+        Habit::CudaToolkit => cuda::toolkit(),
         Habit::Docs { args } => checks::docs(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 //! Layout and parameter names are torchvision's: `conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.downsample.0`, with the
 //! stride of a bottleneck on its 3x3 convolution (v1.5). There is no `fc`: the representation is the pooled C5.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use diptych_nn::{Backbone, BatchNorm, Conv2d, Scope, Tape, Value, global_avg_pool, max_pool2d, segment};
 
 use crate::{Architecture, BlockKind, Stem};
@@ -136,13 +136,17 @@ impl Backbone for ResNet {
     fn out_dim(&self) -> usize {
         self.out_dim
     }
+
+    fn device(&self) -> Device {
+        self.conv1.device().clone()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::BackboneConfig;
-    use candle_core::{DType, Device};
+    use candle_core::DType;
     use diptych_nn::{Group, Init, ParamStore};
 
     fn build(name: &str, edit: impl FnOnce(&mut Architecture)) -> Result<(ParamStore, ResNet)> {

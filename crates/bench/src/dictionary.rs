@@ -118,7 +118,7 @@ fn too_large(before: &Row, batch: usize) -> Option<Row> {
     let share = batch as f64 / before.batch as f64;
     let guess =
         Row { batch, seconds: before.seconds * share, peak: before.peak * share, estimated: true, ..before.clone() };
-    let free = diptych_trainer::available_memory().map_or(f64::MAX, |free| free as f64 * 0.8);
+    let free = diptych_trainer::machine::available_memory().map_or(f64::MAX, |free| free as f64 * 0.8);
     (before.estimated || guess.peak > free || guess.seconds > LONGEST).then_some(guess)
 }
 

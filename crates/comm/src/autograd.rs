@@ -9,6 +9,8 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 
 use crate::Collective;
 
@@ -68,6 +70,16 @@ impl CustomOp1 for Node {
         match &*storage {
             Storage::Cpu(storage) if layout.start_offset() == 0 => Ok((storage.clone(), value.shape().clone())),
             _ => bail!("{}: the collective moved the tensor off the CPU", self.name()),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        let value = self.value.force_contiguous()?;
+        let (storage, layout) = value.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, value.shape().clone())),
+            _ => bail!("{}: the collective moved the tensor off its device", self.name()),
         }
     }
 

@@ -76,10 +76,13 @@ impl Features {
 /// # Errors
 /// If the backbone refuses the images.
 pub fn forward(backbone: &dyn Backbone, x: &Tensor) -> Result<Tensor> {
-    let rows = x.dim(0)?;
+    let (rows, device) = (x.dim(0)?, backbone.device());
     let parts = (0..rows)
         .step_by(ROWS)
-        .map(|start| Ok(backbone.forward_t(&x.narrow(0, start, ROWS.min(rows - start))?, false)?.detach()))
+        .map(|start| {
+            let part = x.narrow(0, start, ROWS.min(rows - start))?.to_device(&device)?;
+            Ok(backbone.forward_t(&part, false)?.detach())
+        })
         .collect::<Result<Vec<Tensor>>>()?;
     match parts.as_slice() {
         [one] => Ok(one.clone()),

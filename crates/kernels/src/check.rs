@@ -77,15 +77,9 @@ pub fn device() -> Result<Device> {
         Err(_) | Ok("cpu") => Ok(Device::Cpu),
         #[cfg(feature = "cuda")]
         Ok(name) if name.starts_with("cuda") => {
-            // One for all tests of a process: tensors of two devices don't mix, even if they are one card.
-            static OPEN: std::sync::Mutex<Option<Device>> = std::sync::Mutex::new(None);
-            let mut open = OPEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(device) = &*open {
-                return Ok(device.clone());
-            }
             let ordinal = name.strip_prefix("cuda:").map_or(Ok(0), str::parse);
             let Ok(ordinal) = ordinal else { bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, cuda or cuda:N") };
-            Ok(open.insert(crate::cuda::open(ordinal)?).clone())
+            crate::cuda::open(ordinal)
         }
         Ok(name) => bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, or cuda in a build with that feature"),
     }

@@ -14,6 +14,7 @@ pub mod cross_correlation;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod dense;
+pub mod device;
 mod disjoint;
 mod embeddings;
 mod in_place;

@@ -41,7 +41,7 @@ pub struct Pass {
     /// The loss of the global batch, its parts and the method's monitors, as means over parts and ranks; no graph. The embeddings are
     /// those of this rank.
     pub forward: Forward,
-    /// The mean over ranks of the parameters' gradients, the same on every rank; `None` where the loss is not finite.
+    /// The mean over ranks of the parameters' gradients, the same on every rank; `None` where the loss is not finite (on a GPU nobody looks).
     pub gradients: Option<GradStore>,
 }
 
@@ -221,6 +221,11 @@ fn numbers(forward: &Forward) -> Result<Vec<f64>> {
     tensors.map(|tensor| tensor.to_dtype(DType::F64)?.to_scalar::<f64>()).chain(monitors).collect()
 }
 
+/// Whether the loss is a number that a way back can start from. A GPU is not waited for: there the optimizer finds what is not finite, on the
+/// device, and changes nothing.
 fn finite(forward: &Forward) -> Result<bool> {
+    if !forward.loss.total.device().is_cpu() {
+        return Ok(true);
+    }
     Ok(forward.loss.total.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite())
 }

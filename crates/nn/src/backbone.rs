@@ -1,6 +1,6 @@
 //! What a backbone is to methods, evaluation and export.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 /// A network that turns images into representations `h`.
 pub trait Backbone: Send {
@@ -15,4 +15,9 @@ pub trait Backbone: Send {
 
     /// F, the width of a representation.
     fn out_dim(&self) -> usize;
+
+    /// Where its parameters lie, and images have to.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
 }

@@ -1,18 +1,18 @@
 //! What a data loader hands to a method.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// V views (random crops) of the same N images; each is `[N, H, W, C]`. Row i of every view shows image i.
 #[derive(Clone, Debug)]
 pub struct Views(pub Vec<Tensor>);
 
 impl Views {
-    /// The views as numbers of `dtype`. Networks compute in the precision of their images: bf16 images make bf16 activations.
+    /// The views on a device, as numbers of `dtype`. Networks compute in the precision of their images: bf16 images make bf16 activations.
     ///
     /// # Errors
-    /// If the device can't convert.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        self.0.iter().map(|view| view.to_dtype(dtype)).collect::<Result<_>>().map(Self)
+    /// If the device can't convert, or has no room.
+    pub fn to(&self, device: &Device, dtype: DType) -> Result<Self> {
+        self.0.iter().map(|view| view.to_device(device)?.to_dtype(dtype)).collect::<Result<_>>().map(Self)
     }
 
     /// The two views of a method that takes exactly two.

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Rows of (what, value).
-pub(crate) fn describe() -> Vec<(String, String)> {
+pub fn describe() -> Vec<(String, String)> {
     let mut rows = vec![
         ("Diptych".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("system".to_string(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
@@ -32,7 +32,7 @@ fn memory(key: &str) -> Option<u64> {
 }
 
 /// A number of bytes for people.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     match n as f64 {
         n if n >= 1e9 => format!("{:.1} GB", n / 1e9),
         n => format!("{:.0} MB", (n / 1e6).max(1.0)),
@@ -40,7 +40,7 @@ pub(crate) fn bytes(n: u64) -> String {
 }
 
 /// A time for people.
-pub(crate) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{:.0} s", s.max(1.0)),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
@@ -50,7 +50,7 @@ pub(crate) fn duration(seconds: f64) -> String {
 }
 
 /// A whole number with separators.
-pub(crate) fn count(n: usize) -> String {
+pub fn count(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

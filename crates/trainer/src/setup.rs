@@ -7,11 +7,13 @@ use diptych_augment::Image;
 use diptych_backbones::{ResNet, pretrained};
 use diptych_comm::{Collective, Local};
 use diptych_data::{OpenOptions, Splits};
+use diptych_kernels::device as kernels;
 use diptych_methods::{Build, Entry, Method, Parts, find};
 use diptych_nn::{Backbone, Scope};
 use diptych_optim::{Optimizer, Schedule};
 
 use crate::error::bad_input;
+use crate::recipe::Precision;
 use crate::{BadInput, Division, OrBadInput, Recipe, recipe};
 
 /// A run ready to begin.
@@ -60,6 +62,11 @@ pub fn prepare(recipe: Recipe) -> anyhow::Result<Prepared> {
 /// As [`prepare`].
 pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> {
     let device = device(&recipe.trainer.device)?;
+    let precision = recipe.trainer.precision;
+    if precision == Precision::Tf32 && device.is_cpu() {
+        bad_input!("trainer.precision = tf32 is a mode of CUDA devices; on the CPU use --precision f32 or bf16");
+    }
+    diptych_kernels::device::allow_tf32(precision != Precision::F32);
     let Some(entry) = find(recipe.method_name()) else {
         bad_input!("method.name = \"{}\" is not a method", recipe.method_name())
     };
@@ -205,18 +212,21 @@ fn open(recipe: &Recipe) -> anyhow::Result<Splits> {
     diptych_data::open(&data.path, &options).or_bad_input()
 }
 
-/// The device of this name: `auto`, `cpu` or `cuda[:I]`.
+/// The device of this name: `auto` (the first GPU where this build and the machine have one, else the CPU), `cpu` or `cuda[:I]`.
 ///
 /// # Errors
 /// [`BadInput`] if there is no such device in this build or machine.
 pub fn device(name: &str) -> anyhow::Result<Device> {
-    match name {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        name if name == "cuda" || name.starts_with("cuda:") => {
-            bad_input!("--device {name}: there is no CUDA in this build; use --device cpu")
-        }
-        _ => bad_input!("--device {name} is not a device; there are auto, cpu and cuda[:I]"),
-    }
+    let ordinal = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" => return Ok(kernels::cuda(0).unwrap_or(Device::Cpu)),
+        "cuda" => Some(0),
+        _ => name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()),
+    };
+    let Some(ordinal) = ordinal else {
+        bad_input!("--device {name} is not a device; there are auto, cpu and cuda[:I]")
+    };
+    kernels::cuda(ordinal).map_err(|error| BadInput(format!("--device {name}: {}", sentence(&error))).into())
 }
 
 /// A picture of the report from an image.

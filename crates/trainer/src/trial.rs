@@ -29,6 +29,7 @@ pub(crate) fn trial(run: &Prepared) -> anyhow::Result<Trial> {
     let (whole, at_once, groups) = (recipe.trainer.batch_size, division.rows_at_once(), division.groups_of_rank());
     let mut method = setup::build_method(recipe, run.entry, &comm, groups, device, run.splits.train.len(), 1)?;
     let mut images = at_once.min(4.max(2 * groups));
+    let mut warm = false;
     loop {
         let views = recipe
             .augment
@@ -37,17 +38,24 @@ pub(crate) fn trial(run: &Prepared) -> anyhow::Result<Trial> {
             .zip(0u64..)
             .map(|(view, at)| Init::Normal(1.0).draw(&[images, view.size, view.size, 3], at, "trial", device))
             .collect::<candle_core::Result<_>>()?;
-        let views = Views(views).to_dtype(recipe.trainer.precision.dtype())?;
+        let views = Views(views).to(&run.device, recipe.trainer.precision.dtype())?;
         let batch = Batch { views, labels: None, index: (0..images as u32).collect() };
         let started = Instant::now();
         let (forward, bytes) = activation_bytes(|| method.forward(&batch));
         let forward = forward?;
+        device.synchronize()?;
         let there = started.elapsed().as_secs_f64();
         backward(&forward.loss.total)?;
+        device.synchronize()?;
         let seconds = started.elapsed().as_secs_f64();
+        // A GPU loads its kernels when they are first used, and tries out algorithms for each shape.
+        if !device.is_cpu() && !std::mem::replace(&mut warm, true) {
+            continue;
+        }
         // A handful of images says little about a large batch; go on while it is cheap.
         if images < at_once.min(64) && seconds < 0.5 {
             images = (images * 4).min(at_once);
+            warm = false;
             continue;
         }
         // With chunks under one loss, every image goes forward twice.

@@ -1,5 +1,6 @@
 //! The commands: each flag stands in one place, with its help.
 
+mod doctor;
 mod draw;
 mod embed;
 mod eval;
@@ -37,6 +38,8 @@ enum Command {
     Export(export::Args),
     /// Make a picture of the views that a recipe makes.
     Preview(preview::Args),
+    /// Say what this machine and this build can do, and why not more.
+    Doctor(doctor::Args),
     /// Write images of the embedded data set as files.
     Draw(draw::Args),
 }
@@ -58,6 +61,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Embed(args) => embed::run(args).map(|()| 0),
         Command::Export(args) => export::run(args).map(|()| 0),
         Command::Preview(args) => preview::run(args).map(|()| 0),
+        Command::Doctor(args) => doctor::run(&args).map(|()| 0),
         Command::Draw(args) => draw::run(args).map(|()| 0),
     };
     match end {

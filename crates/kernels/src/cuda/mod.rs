@@ -9,26 +9,75 @@ pub(crate) mod gemm;
 mod memory;
 mod module;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaStream, DeviceRepr, result, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result, sys};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
 
-/// The device of this number, with one stream for all of its work, and memory that stays with the process between steps.
+/// The device of this number, the same one for every caller in a process, with one stream for all of its work, and memory that stays with the
+/// process between steps.
 ///
 /// # Errors
-/// If there is no driver, or no such device.
+/// If there is no driver or no such device; the sentence says which.
 pub fn open(ordinal: usize) -> Result<Device> {
+    // Tensors of two devices don't mix, even if they are one card.
+    static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let count = count()?;
+    if ordinal >= count {
+        bail!("there is no GPU {ordinal}; this machine has {count}, counted from 0")
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: events keep several streams in order, and this device has one, into which all of its work goes.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda)?;
+    open.insert(ordinal, device.clone());
     Ok(device)
+}
+
+/// How many GPUs there are; at least one.
+fn count() -> Result<usize> {
+    match CudaContext::device_count() {
+        Ok(count @ 1..) => Ok(count as usize),
+        Ok(_) | Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => {
+            bail!(
+                "there is no NVIDIA GPU to be used here: no driver (libcuda.so.1) was found, or it sees no GPU; \
+                 `nvidia-smi` shows what the driver sees"
+            )
+        }
+        Err(DriverError(sys::CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)) => {
+            bail!("the NVIDIA driver's library and kernel module are of different versions; restart the machine")
+        }
+        Err(e) => bail!("the NVIDIA driver does not answer ({e:?})"),
+    }
+}
+
+/// What a device is, for people to read.
+pub(crate) fn describe(device: &CudaDevice) -> Result<Vec<(&'static str, String)>> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    context.bind_to_thread().w()?;
+    let (major, minor) = context.compute_capability().w()?;
+    let (free, total) = context.mem_get_info().w()?;
+    let mut version = 0;
+    // SAFETY: the call writes one integer.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().w()?;
+    let gigabytes = |bytes: usize| format!("{:.1} GB", bytes as f64 / 1e9);
+    Ok(vec![
+        ("GPU", format!("{} (number {})", context.name().w()?, context.ordinal())),
+        ("compute", format!("capability {major}.{minor}, {} multiprocessors", Gpu::new(device).multiprocessors()?)),
+        ("GPU memory", format!("{}, of which {} are free", gigabytes(total), gigabytes(free))),
+        ("driver", format!("CUDA {}.{}", version / 1000, version % 1000 / 10)),
+    ])
 }
 
 /// Freed memory goes back to the driver at every synchronization unless the pool is told to keep it.

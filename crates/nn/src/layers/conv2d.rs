@@ -1,6 +1,6 @@
 //! A convolution without bias, channels last.
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Device, Result, Tensor, Var, bail};
 use diptych_kernels::conv2d;
 
 use crate::{Init, Role, Scope, Tape, Value, segment};
@@ -29,6 +29,11 @@ impl Conv2d {
         let shape = [outputs, kernel, kernel, inputs];
         let weight = scope.get("weight", &shape, Role::Weight, Init::KaimingNormalFanOut)?;
         Ok(Self { weight, stride, padding })
+    }
+
+    /// Where its weight lies.
+    pub fn device(&self) -> &Device {
+        self.weight.device()
     }
 
     /// Convolves `x` `[N, H, W, I]`, as a segment of its own.

@@ -153,35 +153,47 @@ impl Record {
         }
     }
 
+    /// Whether the state after this many steps is evaluated.
+    fn evaluates(run: &Prepared, step: u64) -> bool {
+        let (every, epoch) = (run.recipe.trainer.eval_every, step / run.steps_per_epoch);
+        let at_the_end_of_an_epoch =
+            every > 0 && step.is_multiple_of(run.steps_per_epoch) && epoch.is_multiple_of(every);
+        step == run.total_steps() || at_the_end_of_an_epoch
+    }
+
+    /// Whether there is a checkpoint of it.
+    fn saves(run: &Prepared, step: u64) -> bool {
+        match run.recipe.trainer.checkpoint_every {
+            0 => step.is_multiple_of(run.steps_per_epoch),
+            every => step.is_multiple_of(every),
+        }
+    }
+
+    /// Whether anything but numbers is made of the state after this many steps.
+    pub(super) fn keeps(run: &Prepared, step: u64) -> bool {
+        Self::evaluates(run, step) || Self::saves(run, step)
+    }
+
     /// What follows a step: its row where one is due, evaluation, checkpoint, report, and a look at the signals.
     pub(super) fn follow(
         &mut self,
         run: &Prepared,
         position: &mut Position,
         due: Option<&Taken>,
-        watch: &Watch,
+        signal: Option<u8>,
     ) -> Result<Option<End>> {
         if let Some(taken) = due
             && let Some(reason) = self.log(run, position, taken)?
         {
             return Ok(Some(End::Stop(reason)));
         }
-        let (step, total, trainer) = (position.step, run.total_steps(), &run.recipe.trainer);
-        let epoch_ends = step.is_multiple_of(run.steps_per_epoch);
-        let epoch = step / run.steps_per_epoch;
-        let evaluates =
-            step == total || (epoch_ends && trainer.eval_every > 0 && epoch.is_multiple_of(trainer.eval_every));
-        let saves = match trainer.checkpoint_every {
-            0 => epoch_ends,
-            every => step.is_multiple_of(every),
-        };
-        if evaluates {
+        if Self::evaluates(run, position.step) {
             self.evaluate(run, position)?;
-        } else if saves {
+        } else if Self::saves(run, position.step) {
             self.save(run, position)?;
         }
-        match watch.signals.exit_code() {
-            Some(code) if step < total => {
+        match signal {
+            Some(code) if position.step < run.total_steps() => {
                 self.save(run, position)?;
                 Ok(Some(End::Signal(code)))
             }

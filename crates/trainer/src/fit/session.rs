@@ -138,8 +138,12 @@ impl<'a> Session<'a> {
         run.method.before_step(at)?;
         let Pass { mut forward, gradients } =
             pass(run.method.as_mut(), batch, run.division.parts(), run.comm.as_ref())?;
-        let loss = scalar(&forward.loss.total)?;
-        if let Some(reason) = bad_loss(index, loss) {
+        let due = index == 0 || (index + 1).is_multiple_of(run.recipe.trainer.log_every) || index + 1 == at.total;
+        let signal = watch.signals.exit_code();
+        // To read a number of a GPU is to wait for it, so it is read where something depends on it.
+        let reads = due || run.device.is_cpu() || signal.is_some() || Record::keeps(run, index + 1);
+        let loss = if reads { scalar(&forward.loss.total)? } else { f64::NAN };
+        if let Some(reason) = bad_loss(index, loss).filter(|_| reads) {
             return Ok(Some(End::Stop(reason)));
         }
         let Some(gradients) = gradients else { bail!("step {index} has a loss and no gradients") };
@@ -150,8 +154,6 @@ impl<'a> Session<'a> {
         drop(gradients);
         run.method.after_step(at)?;
         self.position.step += 1;
-        let due = self.position.step.is_multiple_of(run.recipe.trainer.log_every) || self.position.step == at.total;
-        let due = due || index == 0;
         if due {
             // The monitors' numbers are those of the whole batch.
             for z in &mut forward.embeddings {
@@ -161,7 +163,7 @@ impl<'a> Session<'a> {
         let wish = match &mut self.record {
             Some(record) => {
                 let taken = Taken { at, loss, lr, forward: &forward, waited };
-                record.follow(run, &mut self.position, due.then_some(&taken), watch)?
+                record.follow(run, &mut self.position, due.then_some(&taken), signal)?
             }
             None => None,
         };
@@ -171,7 +173,7 @@ impl<'a> Session<'a> {
 
 /// A batch in the precision of the run.
 fn ready(run: &Prepared, mut batch: Batch) -> Result<Batch> {
-    batch.views = batch.views.to_dtype(run.recipe.trainer.precision.dtype())?;
+    batch.views = batch.views.to(&run.device, run.recipe.trainer.precision.dtype())?;
     Ok(batch)
 }
 

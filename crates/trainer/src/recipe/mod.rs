@@ -104,9 +104,10 @@ pub struct TrainerConfig {
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 32-bit storage, products of tensor-core precision.
+    /// 32-bit storage, products of tensor-core precision (10 bits of mantissa). GPUs only.
     Tf32,
-    /// 16-bit activations and their gradients; parameters, their gradients, statistics and losses stay in 32 bits.
+    /// 16-bit activations and their gradients; parameters, their gradients, statistics and losses stay in 32 bits. On a GPU the products of losses
+    /// are those of `Tf32`.
     Bf16,
 }
 
@@ -187,9 +188,6 @@ impl Recipe {
         }
         if !(0.0..=1.0).contains(&data.max_error_share) {
             bad_input!("data.max_error_share is a share from 0 to 1, it is {}", data.max_error_share);
-        }
-        if trainer.precision == Precision::Tf32 {
-            bad_input!("trainer.precision = tf32 is a mode of CUDA devices; on the CPU use --precision f32 or bf16");
         }
         Ok(())
     }
