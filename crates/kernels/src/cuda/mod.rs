@@ -5,6 +5,7 @@
 //! waits for anything but a value that is read back. [`open`] makes such a device; Candle's own `Device::new_cuda` takes a stream per thread
 //! instead, with which a tensor made by one thread and used by another would race.
 
+mod cast;
 pub(crate) mod gemm;
 mod memory;
 mod module;
@@ -16,6 +17,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, DeviceR
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 
+pub(crate) use cast::{Cast, cast, cast_into};
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
 

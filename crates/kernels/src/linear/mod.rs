@@ -1,5 +1,7 @@
 //! Fully connected layer, `y = x w^T + bias`, with all of its gradients, in f32 or bf16.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use half::bf16;
@@ -9,6 +11,8 @@ use crate::isa::Isa;
 use cpu::Extents;
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -23,10 +27,11 @@ const NAME: &str = "linear";
 /// `w` and `bias` are f32; y and the gradient of x have the type of `x`. Where that is bf16, products of bf16 numbers (`w`
 /// is rounded to bf16 on the way) are added in f32 and the result is rounded once. The other gradients are f32.
 ///
-/// The same bits whatever the number of threads.
+/// The same bits whatever the number of threads. On a GPU f32 products are exact, or TF32 where Candle's switch
+/// (`set_gemm_reduced_precision_f32`) allows that.
 ///
 /// # Errors
-/// If a shape does not fit, an extent is 0, `x` is not f32 or bf16, another tensor is not f32, or one is not on the CPU.
+/// If a shape does not fit, an extent is 0, `x` is not f32 or bf16, another tensor is not f32, or they lie on different devices.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (&[rows, inputs], &[outputs, columns]) = (x.dims(), w.dims()) else {
         bail!("{NAME}: x has shape {:?} and w {:?}; expected [N, I] and [O, I]", x.dims(), w.dims())
@@ -54,6 +59,10 @@ pub fn input_grad(w: &Tensor, dy: &Tensor) -> Result<Tensor> {
         bail!("{NAME}: w has shape {:?} and dy {:?}; expected [O, I] and [N, O]", w.dims(), dy.dims())
     }
     let (w, dy, extents) = (input(NAME, "w", w)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::Gpu::of(&dy) {
+        return cuda::input_grad(&gpu, &w, &dy, extents);
+    }
     let w = Dense::new(NAME, &w)?;
     let isa = Isa::detect();
     match dy.dtype() {
@@ -80,6 +89,10 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         )
     }
     let (x, dy, extents) = (activation(NAME, "x", x)?, activation(NAME, "dy", dy)?, Extents { rows, inputs, outputs });
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::Gpu::of(&dy) {
+        return cuda::weight_grad(&gpu, &x, &dy, extents);
+    }
     let isa = Isa::detect();
     let dw = match dy.dtype() {
         DType::BF16 => cpu::to_weights::<bf16>(isa, &Dense::new(NAME, &dy)?, &Dense::new(NAME, &x)?, extents),
@@ -91,10 +104,14 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 /// [`linear`]'s gradient for the bias, without a graph: the sum of dy's rows, `[O]` f32.
 ///
 /// # Errors
-/// If `dy` is not `[N, O]`, f32 or bf16 and on the CPU.
+/// If `dy` is not `[N, O]`, or neither f32 nor bf16.
 pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     let &[rows, outputs] = dy.dims() else { bail!("{NAME}: dy has shape {:?}; expected [N, O]", dy.dims()) };
     let (dy, extents) = (activation(NAME, "dy", dy)?, Extents { rows, inputs: 0, outputs });
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::Gpu::of(&dy) {
+        return cuda::bias_grad(&gpu, &dy, extents);
+    }
     let db = match dy.dtype() {
         DType::BF16 => cpu::to_bias::<bf16>(&Dense::new(NAME, &dy)?, extents),
         _ => cpu::to_bias::<f32>(&Dense::new(NAME, &dy)?, extents),
@@ -136,6 +153,11 @@ impl CustomOp2 for Linear {
         self.forward(s1, l1, slice(NAME, s2, l2)?, None)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
+        Ok((cuda::forward((s1, l1), (s2, l2), None, self.0)?, self.shape()))
+    }
+
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         self.gradients(x, w, &dy.contiguous()?)
     }
@@ -156,6 +178,19 @@ impl CustomOp3 for Linear {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.forward(s1, l1, slice(NAME, s2, l2)?, Some(slice(NAME, s3, l3)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Ok((cuda::forward((s1, l1), (s2, l2), Some((s3, l3)), self.0)?, self.shape()))
     }
 
     fn bwd(

@@ -136,3 +136,28 @@ fn nan_stays_in_its_row_and_column() {
         }
     }
 }
+
+/// Value and gradients on the tests' device, for extents that fill vectors, tiles and parts of the device's kernels and that leave a rest.
+#[test]
+fn the_device_equals_the_reference() -> Result<()> {
+    for (rows, inputs, outputs) in [(300, 24, 264), (129, 16, 130), (5, 8, 3)] {
+        let all = [[rows, inputs], [outputs, inputs], [rows, outputs]];
+        let [x, w, dy] = [0, 1, 2].map(|i| Array::random(&all[i], i as u64).rounded());
+        let bias = Array::random(&[outputs], 4);
+        let y = reference::linear(&x.data, &w.data, Some(&bias.data), inputs);
+        let dx = reference::linear(&dy.data, &transposed(&w.data, inputs), None, outputs);
+        let dw = reference::linear(&transposed(&dy.data, outputs), &transposed(&x.data, inputs), None, rows);
+        let db: Vec<f64> = transposed(&dy.data, outputs).chunks(rows).map(|column| column.iter().sum()).collect();
+        for (dtype, share) in [(DType::F32, 1e-6), (DType::BF16, 4e-3)] {
+            let what = |name| format!("{dtype:?} {name} [{rows}, {inputs}, {outputs}]");
+            let values = |t: Tensor| -> Result<Vec<f64>> { Ok(Array::of(&t)?.data) };
+            let (x, dy) = (x.tensor()?.to_dtype(dtype)?, dy.tensor()?.to_dtype(dtype)?);
+            let (w, bias) = (w.tensor()?, bias.tensor()?);
+            assert_near(&what("y"), values(linear(&x, &w, Some(&bias))?)?, &y, share);
+            assert_near(&what("dx"), values(input_grad(&w, &dy)?)?, &dx, share);
+            assert_near(&what("dw"), values(weight_grad(&x, &dy)?)?, &dw, 1e-6);
+            assert_near(&what("db"), values(bias_grad(&dy)?)?, &db, 1e-6);
+        }
+    }
+    Ok(())
+}
