@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use diptych_augment::{Image, Recipe, ViewRecipe, normalize_into, view};
-use diptych_nn::{Batch, Views};
+use diptych_augment::{Image, Recipe, ViewRecipe, normalize_into};
 use diptych_random::Stream;
 
 use crate::failures::{Failures, Unreadable};
+use crate::finish::{Augmented, Finish, Rows};
 use crate::pipeline::{Job, Pipeline, Plan};
 use crate::{Cached, DataError, Dataset, MAX_ERROR_SHARE, Sampler, Skipped};
 
@@ -70,11 +70,11 @@ impl Default for LoaderConfig {
 /// The batch of a step is a function of data set, recipe, batch size, seed and step alone: ranks share out its rows, and each decodes
 /// its own. After an error the stream ends. Dropping it ends its threads.
 ///
-/// An image that cannot be decoded is replaced by one drawn from (seed, epoch, index); [`Batch::index`] and the labels
-/// are those of the image that is shown.
-pub struct Loader {
-    pipeline: Pipeline<Training>,
-    job: Arc<Training>,
+/// An image that cannot be decoded is replaced by one drawn from (seed, epoch, index); a batch's indices and labels are those of the images
+/// that are shown.
+pub struct Loader<F: Finish = Augmented> {
+    pipeline: Pipeline<Training<F>>,
+    job: Arc<Training<F>>,
     waited: Duration,
 }
 
@@ -94,6 +94,21 @@ impl Loader {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_known(dataset: Arc<dyn Dataset>, config: LoaderConfig, known: Unreadable) -> Result<Self, DataError> {
+        Self::finishing(dataset, config, known, Augmented)
+    }
+}
+
+impl<F: Finish> Loader<F> {
+    /// Like [`Loader::with_known`], for batches that are made as `finish` says.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn finishing(
+        dataset: Arc<dyn Dataset>,
+        config: LoaderConfig,
+        known: Unreadable,
+        finish: F,
+    ) -> Result<Self, DataError> {
         let len = dataset.len();
         config.recipe.check().map_err(|error| DataError::Invalid(format!("augment: {error}")))?;
         let views = config.recipe.views();
@@ -126,6 +141,7 @@ impl Loader {
             )));
         }
         let job = Arc::new(Training {
+            finish,
             sampler,
             rank,
             ranks,
@@ -162,8 +178,8 @@ impl Loader {
     }
 }
 
-impl Iterator for Loader {
-    type Item = Result<Batch, DataError>;
+impl<F: Finish> Iterator for Loader<F> {
+    type Item = Result<F::Batch, DataError>;
 
     /// The next batch; waits for it.
     fn next(&mut self) -> Option<Self::Item> {
@@ -201,7 +217,8 @@ pub(crate) fn stack<'a>(
 }
 
 /// The loader's job.
-struct Training {
+struct Training<F> {
+    finish: F,
     dataset: Arc<dyn Dataset>,
     sampler: Sampler,
     /// The order of the epoch planned last.
@@ -214,14 +231,14 @@ struct Training {
     end: u64,
 }
 
-/// The views of one image.
-struct Sample {
+/// One image as it goes into a batch.
+struct Sample<S> {
     index: u32,
     label: Option<u32>,
-    views: Vec<Image>,
+    made: S,
 }
 
-impl Training {
+impl<F: Finish> Training<F> {
     /// Image `index`, or its replacement in this epoch, and where it lies.
     fn load(&self, epoch: u64, index: u32) -> Result<(u32, Arc<Image>), DataError> {
         if let Some(image) = self.attempt(index)? {
@@ -252,9 +269,9 @@ impl Training {
     }
 }
 
-impl Job for Training {
-    type Item = Sample;
-    type Out = Batch;
+impl<F: Finish> Job for Training<F> {
+    type Item = Sample<F::Sample>;
+    type Out = F::Batch;
 
     fn plan(&self, step: u64) -> Option<Plan> {
         let step = self.start.checked_add(step).filter(|&step| step < self.end)?;
@@ -270,23 +287,18 @@ impl Job for Training {
         Some(Plan { epoch, indices })
     }
 
-    fn sample(&self, epoch: u64, index: u32) -> Result<Sample, DataError> {
+    fn sample(&self, epoch: u64, index: u32) -> Result<Self::Item, DataError> {
         let (shown, image) = self.load(epoch, index)?;
-        let views = self.views.iter().enumerate().map(|(v, recipe)| {
-            // By the index that was to come, so that an image that replaces another gets views of its own.
-            view(&image, recipe, &mut Stream::keyed(self.sampler.seed, &[epoch, u64::from(index), v as u64]))
-        });
-        Ok(Sample { index: shown, label: self.dataset.label(shown as usize), views: views.collect() })
+        // By the index that was to come, so that an image that replaces another gets views of its own.
+        let stream = |v: usize| Stream::keyed(self.sampler.seed, &[epoch, u64::from(index), v as u64]);
+        let made = self.finish.sample(image, &self.views, &stream);
+        Ok(Sample { index: shown, label: self.dataset.label(shown as usize), made })
     }
 
-    fn assemble(&self, samples: Vec<Sample>) -> Result<Batch, DataError> {
-        let views = self.views.iter().enumerate().map(|(v, recipe)| {
-            stack(samples.iter().map(|sample| &sample.views[v]), recipe.size, &recipe.mean, &recipe.std)
-        });
-        Ok(Batch {
-            views: Views(views.collect::<Result<_, _>>()?),
-            labels: samples.iter().map(|sample| sample.label).collect(),
-            index: samples.iter().map(|sample| sample.index).collect(),
-        })
+    fn assemble(&self, samples: Vec<Self::Item>) -> Result<F::Batch, DataError> {
+        let labels = samples.iter().map(|sample| sample.label).collect();
+        let index = samples.iter().map(|sample| sample.index).collect();
+        let made = samples.into_iter().map(|sample| sample.made).collect();
+        self.finish.batch(made, &self.views, Rows { labels, index })
     }
 }

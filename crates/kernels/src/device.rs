@@ -1,6 +1,6 @@
 //! Devices that ops run on, whatever this build has.
 
-use candle_core::{Device, Result};
+use candle_core::{Device, Result, Tensor};
 
 /// The GPU of this number, for all that this process does on it.
 ///
@@ -35,6 +35,46 @@ pub fn describe(device: &Device) -> Result<Vec<(&'static str, String)>> {
     }
     let _ = device;
     Ok(Vec::new())
+}
+
+/// A way for bytes to a device, that a GPU computes beside: page-locked buffers, two of each, and a stream of their own.
+pub struct Uploader {
+    #[cfg(feature = "cuda")]
+    cuda: Option<crate::cuda::Uploader>,
+    device: Device,
+}
+
+impl Uploader {
+    /// To `device`.
+    ///
+    /// # Errors
+    /// If the driver has no further stream.
+    pub fn new(device: &Device) -> Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            cuda: match device {
+                Device::Cuda(device) => Some(crate::cuda::Uploader::new(device)?),
+                _ => None,
+            },
+            device: device.clone(),
+        })
+    }
+
+    /// Copies `parts`, one after the other, and gives `work` the u8 tensor `[bytes]` that they make.
+    ///
+    /// The host does not wait for a GPU. **The tensor is only for `work`**: its memory is filled again by later calls.
+    ///
+    /// # Errors
+    /// If there is no room, or `work` fails.
+    pub fn through<R>(&mut self, parts: &[&[u8]], work: impl FnOnce(&Tensor) -> Result<R>) -> Result<R> {
+        #[cfg(feature = "cuda")]
+        if let Some(cuda) = &mut self.cuda {
+            return cuda.through(parts, work);
+        }
+        let bytes = parts.concat();
+        let len = bytes.len();
+        work(&Tensor::from_vec(bytes, len, &self.device)?)
+    }
 }
 
 /// Waits until a device has done all it was asked to: for clocks, and before the process ends.

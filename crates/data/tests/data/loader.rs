@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diptych_augment::{Recipe, normalize_into, view};
-use diptych_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Sampler, Skipped, Unreadable, eval_batches};
+use diptych_augment::{Recipe, ViewParams, ViewRecipe, apply, normalize_into, view};
+use diptych_data::{
+    Cached, DataError, Dataset, Loader, LoaderConfig, Planned, PlannedBatch, Sampler, Skipped, Unreadable, eval_batches,
+};
 use diptych_nn::Batch;
 use diptych_random::Stream;
 
@@ -28,6 +30,32 @@ fn plain(batch: Batch) -> Plain {
 
 fn all(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Vec<Plain> {
     Loader::new(dataset, config).unwrap().map(|batch| plain(batch.unwrap())).collect()
+}
+
+/// What is planned for a device is what the CPU makes: applied to the same images, the same bytes.
+#[test]
+fn planned_views_are_those_that_are_made() {
+    let config = LoaderConfig { workers: 2, ..lenient() };
+    let made = all(mixed(43), config.clone());
+    let known = Unreadable::new(config.max_error_share, 43);
+    let recipes = config.recipe.views();
+    let planned = Loader::finishing(mixed(43), config, known, Planned).unwrap();
+    let applied: Vec<Plain> = planned
+        .map(|batch| {
+            let PlannedBatch { images, views, rows } = batch.unwrap();
+            let bits = |(params, recipe): (&Vec<ViewParams>, &ViewRecipe)| {
+                let pixels = images.iter().zip(params).flat_map(|(image, params)| {
+                    let mut out = vec![0f32; 8 * 8 * 3];
+                    normalize_into(&apply(image, params), &recipe.mean, &recipe.std, &mut out);
+                    out
+                });
+                pixels.map(f32::to_bits).collect()
+            };
+            (views.iter().zip(&recipes).map(bits).collect(), rows.labels, rows.index)
+        })
+        .collect();
+    assert!(!made.is_empty());
+    assert_eq!(applied, made);
 }
 
 /// Some broken images among them, so that replacements are the same, too.

@@ -9,6 +9,7 @@ mod cast;
 pub(crate) mod gemm;
 mod memory;
 mod module;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 pub(crate) use cast::{Cast, cast, cast_into};
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
+pub(crate) use upload::Uploader;
 
 /// The device of this number, the same one for every caller in a process, with one stream for all of its work, and memory that stays with the
 /// process between steps.
