@@ -9,6 +9,8 @@ use candle_core::{Device, Tensor, safetensors::load_buffer};
 use diptych_backbones::{Architecture, BlockKind, ResNet, Stem, pretrained};
 use diptych_nn::{Backbone, Group, Layout, ParamStore};
 
+use crate::place::device;
+
 static FIXTURE: &[u8] = include_bytes!("../../fixtures/backbones.safetensors");
 
 /// `mix` of make_backbones.py.
@@ -27,7 +29,7 @@ fn mix(count: usize, key: u32) -> impl Iterator<Item = f64> {
 /// Images `[count, size, size, 3]`.
 fn images(count: usize, size: usize) -> Tensor {
     let values: Vec<f32> = mix(count * size * size * 3, 0).map(|v| v as f32).collect();
-    Tensor::from_vec(values, (count, size, size, 3), &Device::Cpu).unwrap()
+    Tensor::from_vec(values, (count, size, size, 3), &device()).unwrap()
 }
 
 /// `fill` of make_backbones.py: tensors as a torchvision `state_dict` holds them.
@@ -52,7 +54,7 @@ fn torchvision_weights(store: &ParamStore) -> BTreeMap<String, Tensor> {
 
 fn build(block: BlockKind, depths: [usize; 4], base: usize, stem: Stem) -> (ParamStore, ResNet) {
     let architecture = Architecture { block, depths, base, stem, zero_init_residual: false };
-    let mut store = ParamStore::new(5, &Device::Cpu);
+    let mut store = ParamStore::new(5, &device());
     let net = ResNet::new(&mut store.scope(Group::Trunk), &architecture).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let bytes = safetensors::serialize(torchvision_weights(&store), None).unwrap();
@@ -62,7 +64,7 @@ fn build(block: BlockKind, depths: [usize; 4], base: usize, stem: Stem) -> (Para
 }
 
 fn fixture() -> HashMap<String, Tensor> {
-    load_buffer(FIXTURE, &Device::Cpu).unwrap()
+    load_buffer(FIXTURE, &device()).unwrap()
 }
 
 /// Within `tolerance` of the largest expected magnitude (at least 1).
@@ -113,7 +115,7 @@ fn a_training_step() {
     let features = net.forward_t(&images(4, 40), true).unwrap();
     assert_near("features", &features, &expected["train.features"], 1e-4);
     let cotangent: Vec<f32> = mix(features.elem_count(), 999).map(|v| v as f32).collect();
-    let cotangent = Tensor::from_vec(cotangent, features.dims(), &Device::Cpu).unwrap();
+    let cotangent = Tensor::from_vec(cotangent, features.dims(), &device()).unwrap();
     let grads = (features * cotangent).unwrap().sum_all().unwrap().backward().unwrap();
     let mut seen = 0;
     for (key, value) in &expected {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Device, Result, Tensor, Var, safetensors};
+use candle_core::{Result, Tensor, Var, safetensors};
 use diptych_heads::{Block, Mlp, Prototypes, predictor, projector};
 use diptych_kernels::check::Array;
 use diptych_nn::{Group, Layout, ParamStore, Role};
+
+use crate::place::{device, fixture_file};
 
 /// One case of the fixture.
 struct Case {
@@ -78,9 +80,9 @@ fn feeds_a_norm(store: &ParamStore, name: &str) -> bool {
 
 /// The four cases of a head, whose names are its name and `numbers` extents.
 fn cases(head: &str, numbers: usize) -> Vec<Case> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/heads.safetensors");
+    let path = fixture_file("heads.safetensors");
     let mut cases: HashMap<String, Case> = HashMap::new();
-    for (key, tensor) in safetensors::load(path, &Device::Cpu).unwrap() {
+    for (key, tensor) in safetensors::load(path, &device()).unwrap() {
         let (name, key) = key.split_once('/').unwrap();
         if name.rsplitn(numbers + 1, '_').nth(numbers) == Some(head) {
             let case = || Case { name: name.into(), tensors: BTreeMap::new() };
@@ -95,7 +97,7 @@ fn cases(head: &str, numbers: usize) -> Vec<Case> {
 fn check(head: &str, blocks: impl Fn([usize; 3]) -> Vec<Block>) {
     for case in cases(head, 4) {
         let widths = case.widths();
-        let mut store = ParamStore::new(3, &Device::Cpu);
+        let mut store = ParamStore::new(3, &device());
         let mlp = Mlp::new(&mut store.scope(Group::Projector), widths[0], &blocks(widths)).unwrap();
         case.check(&store, |x, train| mlp.forward(x, train));
     }
@@ -153,7 +155,7 @@ fn contrastive_clustering() {
 fn prototypes() {
     for case in cases("prototypes", 3) {
         let [_, inputs, count] = case.widths();
-        let mut store = ParamStore::new(3, &Device::Cpu);
+        let mut store = ParamStore::new(3, &device());
         let prototypes = Prototypes::new(&mut store.scope(Group::Prototypes), inputs, count).unwrap();
         case.check(&store, |z, train| prototypes.forward(z, train));
     }

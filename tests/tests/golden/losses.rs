@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Result, Tensor, Var, safetensors};
+use candle_core::{DType, Result, Tensor, Var, safetensors};
 use diptych_kernels::check::Array;
 use diptych_kernels::{cross_correlation, info_nce, nt_xent};
 use diptych_losses::{
     Balance, BarlowTwins, ClusterContrast, InfoNce, Loss, NegativeCosine, NormalizedMse, NtXent, PrototypeCrossEntropy,
     SimilarityCrossEntropy, SwappedPrediction, reference, sinkhorn,
 };
+
+use crate::place::{device, fixture_file};
 
 /// One case of the fixture.
 struct Case {
@@ -74,9 +76,9 @@ impl Case {
 
 /// Runs `check` on every case of a loss; there must be `count`.
 fn all(loss: &str, count: usize, check: impl Fn(&Case)) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/losses.safetensors");
+    let path = fixture_file("losses.safetensors");
     let mut cases: HashMap<String, Case> = HashMap::new();
-    for (key, tensor) in safetensors::load(path, &Device::Cpu).unwrap() {
+    for (key, tensor) in safetensors::load(path, &device()).unwrap() {
         let (name, key) = key.split_once('/').unwrap();
         // The name without its shape: `nt_xent_33_17`.
         if name.rsplitn(3, '_').last() == Some(loss) {

@@ -8,3 +8,4 @@ mod methods;
 mod metrics;
 mod ops;
 mod optim;
+mod place;

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Result, Tensor};
 
+use crate::place::fixture_file;
+
 /// Training rows of the kNN case; the rest are queries.
 const TRAIN: usize = 120;
 
 fn fixture() -> HashMap<String, Tensor> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/metrics.safetensors");
+    let path = fixture_file("metrics.safetensors");
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 

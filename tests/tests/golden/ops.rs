@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use diptych_kernels as kernels;
 
+use crate::place::{device, fixture_file};
+
 fn fixture() -> HashMap<String, Tensor> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/ops.safetensors");
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+    let path = fixture_file("ops.safetensors");
+    candle_core::safetensors::load(path, &device()).unwrap()
 }
 
 fn close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f32) -> Result<()> {

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Result, Tensor, Var, safetensors};
+use candle_core::{DType, Result, Tensor, Var, safetensors};
 use diptych_nn::{Group, Param, ParamStore, Role};
 use diptych_optim::{OptimConfig, build};
+
+use crate::place::{device, fixture_file};
 
 const PARAMS: [(&str, Role); 4] = [
     ("bn.weight", Role::Norm),
@@ -15,9 +17,11 @@ const PARAMS: [(&str, Role); 4] = [
 
 /// Follows the trajectory of a case with the optimizer of this recipe section, in both number types.
 fn check(case: &str, config: &str) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/optim.safetensors");
-    let fixture = safetensors::load(path, &Device::Cpu).unwrap();
-    for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-12)] {
+    let path = fixture_file("optim.safetensors");
+    let fixture = safetensors::load(path, &device()).unwrap();
+    // GPUs train in f32.
+    let types = if device().is_cpu() { &[(DType::F32, 1e-5), (DType::F64, 1e-12)][..] } else { &[(DType::F32, 1e-5)] };
+    for &(dtype, tolerance) in types {
         follow(&fixture, case, config, dtype, tolerance).unwrap();
     }
 }
@@ -25,14 +29,14 @@ fn check(case: &str, config: &str) {
 fn follow(fixture: &HashMap<String, Tensor>, case: &str, config: &str, dtype: DType, tolerance: f64) -> Result<()> {
     let config: OptimConfig = toml::from_str(&format!("lr = 1\n{config}")).unwrap();
     let (mut optimizer, _) = build(&config, 256, 1000, 10).unwrap();
-    let mut params = ParamStore::new(0, &Device::Cpu);
+    let mut params = ParamStore::new(0, &device());
     for (name, role) in PARAMS {
         let var = Var::from_tensor(&fixture[&format!("start/{name}")].to_dtype(dtype)?.copy()?)?;
         params.insert(name, Param { role, group: Group::Trunk, var })?;
     }
     for (k, lr) in fixture["rates"].to_vec1::<f64>()?.into_iter().enumerate() {
         // The gradient of <p, g> for p is g.
-        let mut loss = Tensor::zeros((), dtype, &Device::Cpu)?;
+        let mut loss = Tensor::zeros((), dtype, &device())?;
         for (name, param) in params.iter() {
             let gradient = fixture[&format!("gradients/{name}")].get(k)?.to_dtype(dtype)?;
             loss = (loss + (param.var.as_tensor() * gradient)?.sum_all()?)?;

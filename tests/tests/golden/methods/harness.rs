@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Result, Tensor, safetensors};
+use candle_core::{DType, Result, Tensor, safetensors};
 use diptych_backbones::{BackboneConfig, ResNet};
 use diptych_comm::{Collective, Local};
 use diptych_kernels::check::Array;
 use diptych_methods::{Build, Method, Step};
 use diptych_nn::{Backbone, Batch, Layout, ParamStore, Scope, Views, backward};
 use diptych_optim::OptimConfig;
+
+use crate::place::{device, fixture_file};
 
 /// The seed of the run, by which MoCo shuffles and draws.
 pub(super) const SEED: u64 = 5;
@@ -45,8 +47,8 @@ impl Default for Case<'_> {
 fn fixture() -> &'static HashMap<String, Tensor> {
     static FIXTURE: OnceLock<HashMap<String, Tensor>> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/methods.safetensors");
-        safetensors::load(path, &Device::Cpu).unwrap()
+        let path = fixture_file("methods.safetensors");
+        safetensors::load(path, &device()).unwrap()
     })
 }
 
@@ -103,7 +105,7 @@ impl Case<'_> {
             backbone: &backbone,
             comm: &comm,
             bn_groups: self.groups,
-            device: &Device::Cpu,
+            device: &device(),
             seed: SEED,
             dataset_len: IMAGES,
             total_steps: 10,
