@@ -6,6 +6,7 @@
 mod binary;
 mod checks;
 mod cuda;
+mod gpu_pack;
 mod process;
 mod tidy;
 
@@ -64,6 +65,12 @@ enum Habit {
     },
     /// Bring what the feature `cuda` needs to be built, and print the environment to build it with
     CudaToolkit,
+    /// Pack everything that is to be seen on a GPU into one folder, for a machine without Rust
+    GpuPack {
+        /// The folder, made anew
+        #[arg(long, value_name = "DIR", default_value = "target/gpu-pack")]
+        out: std::path::PathBuf,
+    },
     /// Build the documentation of all crates
     Docs {
         /// Passed to `cargo doc`, such as --open
@@ -103,6 +110,7 @@ fn run() -> Result<ExitCode> {
         Habit::Tidy => tidy::run(),
         Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
         Habit::CudaToolkit => cuda::toolkit(),
+        Habit::GpuPack { out } => gpu_pack::pack(&out),
         Habit::Docs { args } => checks::docs(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -79,10 +79,16 @@ pub fn device() -> Result<Device> {
         Ok(name) if name.starts_with("cuda") => {
             let ordinal = name.strip_prefix("cuda:").map_or(Ok(0), str::parse);
             let Ok(ordinal) = ordinal else { bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, cuda or cuda:N") };
+            crate::device::allow_tf32(tf32());
             crate::cuda::open(ordinal)
         }
         Ok(name) => bail!("DIPTYCH_TEST_DEVICE is {name:?}; expected cpu, or cuda in a build with that feature"),
     }
+}
+
+/// Whether `DIPTYCH_TEST_TF32=1` asks for products in TF32, where the [`device`] has them.
+fn tf32() -> bool {
+    std::env::var("DIPTYCH_TEST_TF32").is_ok_and(|value| value == "1")
 }
 
 /// How far a result may be from the reference, as a share of the largest expected magnitude (but at least 1).
@@ -97,6 +103,17 @@ pub struct Tolerance {
 impl Tolerance {
     /// Room for the rounding of results to bf16 (2^-9 of each value), and of sums of a few of them.
     pub const BF16: Self = Self { value: 5e-3, grad: 1e-2 };
+
+    /// Room for products of numbers that were rounded to TF32 (2^-11 of each), and of sums of a few of them.
+    pub const TF32: Self = Self { value: 2e-3, grad: 4e-3 };
+
+    /// This, or what TF32 needs where the tests' products are of that kind.
+    fn as_run(self) -> Self {
+        match tf32() {
+            true => Self { value: self.value.max(Self::TF32.value), grad: self.grad.max(Self::TF32.grad) },
+            false => self,
+        }
+    }
 }
 
 impl Default for Tolerance {
@@ -256,6 +273,7 @@ fn check(
     types: &[DType],
     tolerance: Tolerance,
 ) -> std::result::Result<(), String> {
+    let tolerance = tolerance.as_run();
     let cotangent = |shape: &[usize]| {
         let values = Array::random(shape, 77);
         if types.contains(&DType::BF16) { values.rounded() } else { values }
