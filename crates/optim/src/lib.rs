@@ -18,6 +18,7 @@ mod variant;
 
 pub use adam::Adam;
 pub use config::{Algorithm, Built, ConfigError, ConstantGroup, LrScaling, OptimConfig, ScheduleKind, build};
+pub use diptych_kernels::optimizer::{fault, forget_fault};
 pub use groups::{ConstantLr, Decay, GroupLr, Rules, Treatment, describe};
 pub use lars::Lars;
 pub use optimizer::{Optimizer, first_non_finite};

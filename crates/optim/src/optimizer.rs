@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var};
 use diptych_kernels::optimizer::{Item, first_non_finite as first_bad};
 use diptych_nn::{Group, Param, ParamStore, Role};
 
@@ -13,6 +13,8 @@ use crate::groups::{Rules, Treatment};
 pub trait Optimizer: Send {
     /// One step at learning rate `lr`; returns the name of the first parameter, in name order, whose gradient holds a NaN
     /// or an infinity, in which case no parameter has been changed.
+    ///
+    /// On a GPU nothing waits for the answer: SGD and LARS return `None`, change nothing from a bad step on, and [`crate::fault`] gives the name.
     ///
     /// Buffers and frozen parameters are not touched; a parameter without a gradient is passed over, as in PyTorch, and
     /// its momentum stays.
@@ -75,17 +77,30 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        Self { store: ParamStore::new(0, &candle_core::Device::Cpu) }
+        Self { store: ParamStore::new(0, &Device::Cpu) }
     }
 
     /// The buffer of a parameter: zeros if it has none yet.
     pub(crate) fn get(&mut self, name: &str, param: &Param) -> Result<Var> {
         if let Some(buffer) = self.store.get(name) {
-            return Ok(buffer.var.clone());
+            if buffer.var.device().same_device(param.var.device()) {
+                return Ok(buffer.var.clone());
+            }
+            self.move_to(param.var.device())?;
+            return self.get(name, param);
         }
         let var = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
         self.insert(name, var.clone())?;
         Ok(var)
+    }
+
+    /// Moves all buffers: restored ones lie where their file was read.
+    fn move_to(&mut self, device: &Device) -> Result<()> {
+        let here = std::mem::replace(self, Self::new());
+        for (name, buffer) in here.store.iter() {
+            self.insert(name, Var::from_tensor(&buffer.var.to_device(device)?)?)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn store(&self) -> &ParamStore {

@@ -2,18 +2,26 @@
 //! buffers, without temporaries, after one that looks whether the gradients are finite (LARS: and measures norms).
 //!
 //! Which parameters decay or adapt is the caller's business. f32 and f64 variables work, all tensors of a call being of
-//! one type. Results are the same for any thread count.
+//! one type and on one device. Results are the same for any thread count.
+//!
+//! On a GPU a step is started and not waited for: a gradient that is not finite stops it, and all that come after, out there. The
+//! weights stay as they were before the bad step, and [`fault`] tells of it when the caller has a reason to wait.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 mod taken;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
 use cpu::{Look, Rule, Seen};
 use taken::{Element, Read, Taken};
+
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
 
 /// One tensor of a step.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +87,18 @@ pub struct LarsStep {
 /// ```
 ///
 /// PyTorch starts with `b = g`, which is the same as our zeros. Returns the index of the first item whose gradient holds a
-/// NaN or an infinity, in which case nothing has been changed. While the call runs, no other thread may read the weights.
+/// NaN or an infinity, in which case nothing has been changed; on a GPU always `None`, see [`fault`]. While the call runs, no other thread
+/// may read the weights.
 ///
 /// # Errors
-/// By the item's name: if shapes or types differ, momentum has no buffer, two of the tensors share memory, or one is not a
-/// contiguous f32 or f64 one on the CPU. Nothing has been changed then.
+/// By the item's name: if shapes or types differ, momentum has no buffer, two of the tensors share memory or are on different
+/// devices, or one is not a contiguous f32 or f64 one. Nothing has been changed then.
 pub fn sgd_steps(items: &[Item<SgdStep>]) -> Result<Option<usize>> {
     check_all("sgd", items, |step| step.momentum)?;
+    #[cfg(feature = "cuda")]
+    if let Some((gpu, dtype)) = on_gpu("sgd", items)? {
+        return cuda::update(&gpu, "sgd", dtype, items).map(|()| None);
+    }
     let plan = |step: &SgdStep| {
         let &SgdStep { lr, momentum, weight_decay, nesterov } = step;
         let rule = Rule { decay: weight_decay, scale: 1.0, momentum, nesterov, inside: 1.0, outside: lr };
@@ -107,6 +120,10 @@ pub fn sgd_steps(items: &[Item<SgdStep>]) -> Result<Option<usize>> {
 /// As [`sgd_steps`].
 pub fn lars_steps(items: &[Item<LarsStep>]) -> Result<Option<usize>> {
     check_all("lars", items, |step| step.momentum)?;
+    #[cfg(feature = "cuda")]
+    if let Some((gpu, dtype)) = on_gpu("lars", items)? {
+        return cuda::update(&gpu, "lars", dtype, items).map(|()| None);
+    }
     let plan = |step: &LarsStep| {
         let step = *step;
         let look = match step.ratio {
@@ -137,7 +154,7 @@ fn lars_rule(step: &LarsStep, seen: Seen) -> Rule {
 }
 
 /// Moves each target towards its online tensor: `target = tau target + (1 - tau) online` (BYOL, MoCo), for pairs
-/// `(name, target, online)`.
+/// `(name, target, online)`. On a GPU nothing moves after a bad step ([`fault`]).
 ///
 /// # Errors
 /// As [`sgd_steps`]; also if `tau` is outside [0, 1].
@@ -148,7 +165,12 @@ pub fn ema_steps(pairs: &[(&str, &Var, &Tensor)], tau: f64) -> Result<()> {
     for (name, target, online) in pairs {
         check("ema", name, "online tensor", target, online)?;
     }
-    match dtype("ema", pairs.iter().map(|(name, target, _)| (*name, *target)))? {
+    let dtype = dtype("ema", pairs.iter().map(|(name, target, _)| (*name, *target)))?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = pairs.first().and_then(|(_, target, _)| Gpu::of(target)) {
+        return cuda::ema(&gpu, dtype, pairs, tau);
+    }
+    match dtype {
         DType::F64 => ema::<f64>(pairs, tau),
         _ => ema::<f32>(pairs, tau),
     }
@@ -172,10 +194,38 @@ fn ema<T: Element>(pairs: &[(&str, &Var, &Tensor)], tau: f64) -> Result<()> {
     Ok(())
 }
 
-/// The index of the first tensor that holds a NaN or an infinity.
+/// The name of the tensor whose gradient was the first to hold a NaN or an infinity in a step on this device: the first such tensor of the
+/// first such step.
+///
+/// On a GPU, where [`sgd_steps`] and [`lars_steps`] do not wait for the answer. From that step on they and [`ema_steps`] have changed nothing
+/// there, until [`forget_fault`] is called. This waits for the device; call it where you wait anyway. `None` on the CPU, always.
 ///
 /// # Errors
-/// If a tensor is not of a floating-point type or not on the CPU.
+/// If the device fails.
+pub fn fault(device: &Device) -> Result<Option<String>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::fault(&Gpu::new(device)),
+        _ => Ok(None),
+    }
+}
+
+/// Lets steps change tensors again after a [`fault`].
+///
+/// # Errors
+/// If the device fails.
+pub fn forget_fault(device: &Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::forget_fault(&Gpu::new(device)),
+        _ => Ok(()),
+    }
+}
+
+/// The index of the first tensor that holds a NaN or an infinity. On a GPU this waits for the device.
+///
+/// # Errors
+/// If a tensor is not of a floating-point type, or two are on different devices.
 pub fn first_non_finite(tensors: &[&Tensor]) -> Result<Option<usize>> {
     let mut bad = None;
     // f64 ones keep their range; all others fit f32.
@@ -196,6 +246,10 @@ pub fn first_non_finite(tensors: &[&Tensor]) -> Result<Option<usize>> {
 }
 
 fn non_finite<T: Element>(tensors: &[Tensor]) -> Result<Option<usize>> {
+    #[cfg(feature = "cuda")]
+    if let Some((gpu, first)) = tensors.first().and_then(|first| Some((Gpu::of(first)?, first))) {
+        return cuda::non_finite(&gpu, first.dtype(), tensors);
+    }
     let read = tensors.iter().map(|t| Read::<T>::new("first_non_finite", "a tensor", t)).collect::<Result<Vec<_>>>()?;
     let values = read.iter().map(Read::values).collect::<Result<Vec<_>>>()?;
     Ok(cpu::any_non_finite(&values))
@@ -251,6 +305,13 @@ fn update_as<T: Element, S, F: Fn(Seen) -> Rule>(
     }
     cpu::apply(jobs);
     Ok(None)
+}
+
+/// The GPU and the type of the tensors of a step, where it is on one.
+#[cfg(feature = "cuda")]
+fn on_gpu<S>(op: &str, items: &[Item<S>]) -> Result<Option<(Gpu, DType)>> {
+    let Some(gpu) = items.first().and_then(|item| Gpu::of(item.weight)) else { return Ok(None) };
+    Ok(Some((gpu, dtype(op, items.iter().map(|item| (item.name, item.weight)))?)))
 }
 
 /// The shapes and types of every item, and a buffer wherever there is momentum.

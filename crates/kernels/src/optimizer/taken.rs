@@ -66,7 +66,7 @@ impl<'a, T: Element> Taken<'a, T> {
         })?;
         match taken {
             Some((all, start, end)) => Ok(Self { var, all, start, end }),
-            None => bail!("{name}: {op}: a variable is not on the CPU"),
+            None => bail!("{name}: {op}: a variable is on another device than the first"),
         }
     }
 
@@ -129,7 +129,9 @@ impl<'a, T: Element> Read<'a, T> {
 
     pub(super) fn values(&self) -> Result<&[T]> {
         let Self { op, name, .. } = self;
-        let Storage::Cpu(storage) = &*self.storage else { bail!("{name}: {op} runs on the CPU only in this build") };
+        let Storage::Cpu(storage) = &*self.storage else {
+            bail!("{name}: {op}: a tensor is on another device than the first variable")
+        };
         let Some(values) = T::values(storage) else { bail!("{name}: {op}: a tensor is of another type") };
         match values.get(self.start..self.end) {
             Some(values) => Ok(values),
