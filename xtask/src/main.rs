@@ -65,6 +65,12 @@ enum Habit {
     },
     /// Bring what the feature `cuda` needs to be built, and print the environment to build it with
     CudaToolkit,
+    /// Write registers, shared memory and spills of every CUDA kernel into docs/kernels.md
+    CudaReport {
+        /// Compare with what is written, and change nothing
+        #[arg(long)]
+        check: bool,
+    },
     /// Pack everything that is to be seen on a GPU into one folder, for a machine without Rust
     GpuPack {
         /// The folder, made anew
@@ -110,6 +116,7 @@ fn run() -> Result<ExitCode> {
         Habit::Tidy => tidy::run(),
         Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
         Habit::CudaToolkit => cuda::toolkit(),
+        Habit::CudaReport { check } => cuda::report(check),
         Habit::GpuPack { out } => gpu_pack::pack(&out),
         Habit::Docs { args } => checks::docs(&args),
     };

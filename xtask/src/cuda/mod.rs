@@ -5,6 +5,7 @@
 //! ([`archives`]) that open the driver and NVIDIA's libraries on the first call, so that **one binary starts everywhere**.
 
 mod archives;
+mod report;
 mod wheels;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::process;
+pub(crate) use report::report;
 
 /// The environment with which cargo builds the feature `cuda`.
 #[derive(Debug)]
