@@ -2,7 +2,7 @@
 //!
 //! The third of the paper's dictionaries, the batch itself (end-to-end), remembers nothing.
 
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use diptych_comm::Collective;
 use diptych_kernels::l2_normalize;
 use diptych_nn::{Group, Init, Param, ParamStore, Role};
@@ -24,7 +24,8 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(mut state: ParamStore, count: usize, width: usize) -> Result<Self> {
         let keys = unit_rows(&mut state, "keys", count, width)?;
-        let written = Var::zeros(1, DType::I64, state.device())?;
+        // On the host wherever the keys are: the place of the next keys depends on it in every step.
+        let written = Var::zeros(1, DType::I64, &Device::Cpu)?;
         state.insert("written", Param { role: Role::Buffer, group: Group::Frozen, var: written.clone() })?;
         Ok(Self { state, keys, written })
     }
@@ -55,16 +56,15 @@ impl Queue {
     }
 
     /// How many steps ago the average key came in, at `rows` keys a step.
-    pub(crate) fn age(&self, rows: usize) -> Result<f64> {
+    pub(crate) fn age(&self, rows: usize) -> Result<Tensor> {
         let filled = self.written()?.min(self.keys.dim(0)?);
-        Ok(filled as f64 / rows.max(1) as f64 / 2.0)
+        Tensor::new(filled as f64 / rows.max(1) as f64 / 2.0, &Device::Cpu)
     }
 
     /// The mean length of some hundred keys; 1 unless something is wrong.
-    pub(crate) fn norm(&self) -> Result<f64> {
+    pub(crate) fn norm(&self) -> Result<Tensor> {
         let keys = self.keys().narrow(0, 0, self.keys.dim(0)?.min(256))?;
-        let norms = keys.sqr()?.sum(1)?.sqrt()?.mean_all()?;
-        Ok(f64::from(norms.to_scalar::<f32>()?))
+        keys.sqr()?.sum(1)?.sqrt()?.mean_all()
     }
 
     fn written(&self) -> Result<usize> {
@@ -117,16 +117,14 @@ impl MemoryBank {
     /// Moves the entries of these images towards `keys` `[N, D]`: `momentum entry + (1 - momentum) key`, at length 1.
     pub(crate) fn follow(&mut self, index: &[u32], keys: &Tensor, momentum: f64) -> Result<()> {
         let moved = l2_normalize(&((self.of(index)? * momentum)? + (keys * (1.0 - momentum))?)?)?;
-        for (row, &image) in index.iter().enumerate() {
-            self.entries.slice_set(&moved.narrow(0, row, 1)?.contiguous()?, 0, image as usize)?;
-        }
-        Ok(())
+        let places = Tensor::new(index, moved.device())?.unsqueeze(1)?.broadcast_as(moved.shape())?.contiguous()?;
+        self.entries.scatter_set(&places, &moved, 0)
     }
 }
 
 /// The rows of all ranks, and the indices that go with them.
 pub(crate) fn gather_index(index: &[u32], comm: &dyn Collective) -> Result<Vec<u32>> {
-    let own = Tensor::new(index, &candle_core::Device::Cpu)?;
+    let own = Tensor::new(index, &Device::Cpu)?;
     comm.all_gather(&own)?.to_vec1()
 }
 
@@ -160,7 +158,7 @@ mod tests {
             let expected: Vec<f32> = (0..real).map(|i| next - (real - i) as f32).collect();
             assert_eq!(held[7 - real..], expected, "after {batch}");
         }
-        assert_eq!(queue.age(7)?, 0.5);
+        assert_eq!(queue.age(7)?.to_scalar::<f64>()?, 0.5);
         Ok(())
     }
 

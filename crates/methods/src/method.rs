@@ -68,8 +68,9 @@ pub struct Forward {
     /// The loss of a network that tells no image from another, if the objective has such a value: ln(2N - 1) for NT-Xent
     /// over N pairs, ln(K + 1) for InfoNCE over K negatives. A loss that stays there learns nothing.
     pub trivial_loss: Option<f64>,
-    /// Further numbers to watch, by name (`queue_age`, `queue_norm`): rows of metrics and curves of the report.
-    pub monitors: Vec<(&'static str, f64)>,
+    /// Further numbers to watch, by name (`queue_age`, `queue_norm`): rows of metrics and curves of the report. Tensors, so that nobody waits
+    /// for a device in the steps that are not logged.
+    pub monitors: Vec<(&'static str, Tensor)>,
 }
 
 impl Forward {

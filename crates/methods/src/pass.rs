@@ -203,7 +203,9 @@ fn mean(parts: &[Forward], comm: &dyn Collective) -> Result<Forward> {
         for (tensor, mean) in tensors.zip(&mut means) {
             *tensor = Tensor::new(mean, tensor.device())?.to_dtype(tensor.dtype())?;
         }
-        monitors.iter_mut().zip(means).for_each(|((_, monitor), mean)| *monitor = mean);
+        for ((_, monitor), mean) in monitors.iter_mut().zip(means) {
+            *monitor = Tensor::new(mean, &Device::Cpu)?;
+        }
     }
     let embeddings = match rest {
         [] => first.embeddings.clone(),
@@ -217,8 +219,8 @@ fn mean(parts: &[Forward], comm: &dyn Collective) -> Result<Forward> {
 /// The loss, its parts, and what the method watches.
 fn numbers(forward: &Forward) -> Result<Vec<f64>> {
     let tensors = std::iter::once(&forward.loss.total).chain(forward.loss.parts.iter().map(|(_, part)| part));
-    let monitors = forward.monitors.iter().map(|(_, monitor)| Ok(*monitor));
-    tensors.map(|tensor| tensor.to_dtype(DType::F64)?.to_scalar::<f64>()).chain(monitors).collect()
+    let monitors = forward.monitors.iter().map(|(_, monitor)| monitor);
+    tensors.chain(monitors).map(|tensor| tensor.to_dtype(DType::F64)?.to_scalar::<f64>()).collect()
 }
 
 /// Whether the loss is a number that a way back can start from. A GPU is not waited for: there the optimizer finds what is not finite, on the

@@ -161,7 +161,7 @@ impl ParamStore {
         if value.dims() != expected {
             bail!("{name} has shape {:?}, the model expects {expected:?}", value.dims())
         }
-        let value = value.to_dtype(param.var.dtype())?.to_device(&self.device)?;
+        let value = value.to_dtype(param.var.dtype())?.to_device(param.var.device())?;
         let value = if convert { value.permute((0, 2, 3, 1))?.contiguous()? } else { value.copy()? };
         param.var.set(&value)
     }

@@ -8,7 +8,7 @@ use diptych_nn::Batch;
 
 use super::record::{Record, Taken};
 use super::{Outcome, Shared, Watch, scalar, workers};
-use crate::monitor::{bad_gradient, bad_loss};
+use crate::monitor::{bad_gradient, bad_gradient_among, bad_loss};
 use crate::{Checkpoints, OrBadInput, Position, Prepared, RunDir};
 
 /// Why the steps ended.
@@ -22,6 +22,8 @@ pub(super) enum End {
 pub(super) struct Session<'a> {
     shared: &'a Shared,
     position: Position,
+    /// The first step of which the device was not asked whether it went well.
+    unread: u64,
     /// What rank 0 keeps of the run.
     record: Option<Record>,
 }
@@ -44,13 +46,15 @@ impl<'a> Session<'a> {
                 position = restored.clone();
             }
         }
+        // A process may have had another run before this one.
+        diptych_optim::forget_fault(&run.device)?;
         // Nothing is written before all have read.
         run.comm.barrier()?;
         let record = match run.comm.rank() {
             0 => Some(Record::begin(run, dir, checkpoints, (resume, found), &position, watch)?),
             _ => None,
         };
-        Ok(Self { shared, position, record })
+        Ok(Self { shared, unread: position.step, position, record })
     }
 
     /// Takes the steps that are left.
@@ -150,6 +154,12 @@ impl<'a> Session<'a> {
         let lr = run.schedule.at(index);
         if let Some(name) = run.optimizer.step(run.method.params(), &gradients, lr)? {
             return Ok(Some(End::Stop(bad_gradient(index, &name))));
+        }
+        if reads {
+            let first = std::mem::replace(&mut self.unread, index + 1);
+            if let Some(name) = diptych_optim::fault(&run.device)? {
+                return Ok(Some(End::Stop(bad_gradient_among(first, index, &name))));
+            }
         }
         drop(gradients);
         run.method.after_step(at)?;

@@ -9,6 +9,7 @@ mod sentence;
 mod tests;
 
 use anyhow::Result;
+use candle_core::DType;
 use diptych_methods::Forward;
 use serde_json::Value;
 
@@ -26,6 +27,16 @@ pub(crate) fn bad_loss(step: u64, loss: f64) -> Option<String> {
 /// That the optimizer met a gradient that is not finite, in a sentence.
 pub(crate) fn bad_gradient(step: u64, name: &str) -> String {
     format!("the gradient of {name} is not finite at step {step}; {HELP}")
+}
+
+/// The same of a GPU, which is asked once in a while: in one of the steps from `first` to `last`. No weight has changed since.
+pub(crate) fn bad_gradient_among(first: u64, last: u64, name: &str) -> String {
+    if first == last {
+        return bad_gradient(last, name);
+    }
+    format!(
+        "the gradient of {name} was not finite in one of the steps {first} to {last}; no weight has changed since; {HELP}"
+    )
 }
 
 const HELP: &str = "a lower optim.lr or a longer warm-up usually helps";
@@ -77,7 +88,7 @@ impl Health {
     pub(crate) fn look(&mut self, row: &mut Row, loss: f64, forward: &Forward) -> Result<Option<String>> {
         let step = row.get("step").and_then(Value::as_u64).unwrap_or_default();
         for (name, value) in &forward.monitors {
-            row.insert((*name).into(), (*value).into());
+            row.insert((*name).into(), value.to_dtype(DType::F64)?.to_scalar::<f64>()?.into());
         }
         if let Some(trivial) = forward.trivial_loss {
             row.insert(keys::TRIVIAL.into(), trivial.into());

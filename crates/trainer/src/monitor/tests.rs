@@ -164,7 +164,7 @@ fn forward(rows: usize, dims: usize, alike: f64, seed: u64) -> Result<Forward> {
     };
     let embeddings = vec![view(1)?, view(1)?];
     let total = Tensor::new(1f32, &Device::Cpu)?;
-    let monitors = vec![("queue_age", 3.0)];
+    let monitors = vec![("queue_age", Tensor::new(3f64, &Device::Cpu)?)];
     Ok(Forward { loss: Loss { total, parts: Vec::new() }, embeddings, trivial_loss: Some(5.0), monitors })
 }
 
