@@ -6,6 +6,7 @@
 mod binary;
 mod checks;
 mod cuda;
+mod emulator;
 mod gpu_pack;
 mod process;
 mod tidy;
@@ -53,6 +54,8 @@ enum Habit {
         #[arg(long, value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(checks::STEPS))]
         skip: Vec<String>,
     },
+    /// Build the stand-in for a GPU that runs kernels on the CPU, and print the folder for LD_LIBRARY_PATH
+    Emulator,
     /// The house rules: layers, input and output, file heads, links
     Tidy,
     /// Make the fixtures of the tests again (needs Python with torch, torchvision and Pillow)
@@ -113,6 +116,7 @@ fn run() -> Result<ExitCode> {
     let done = match Cli::parse().command {
         Habit::Test { args } => checks::test(&args),
         Habit::Validate { skip } => checks::validate(&skip),
+        Habit::Emulator => emulator::build().map(|folder| println!("{}", folder.display())),
         Habit::Tidy => tidy::run(),
         Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
         Habit::CudaToolkit => cuda::toolkit(),

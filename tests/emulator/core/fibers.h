@@ -75,6 +75,9 @@ inline int __syncthreads_and(int predicate, int line = __builtin_LINE()) {
     const emulator::Count count = emulator::meet_block(predicate, "__syncthreads_and", line);
     return count.set == count.all;
 }
+#undef assert
+#define assert(condition) ((condition) ? (void)0 : emulator::fail("line %d: %s does not hold", __LINE__, #condition))
+
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}
 inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -132,9 +132,16 @@ Team& team() {
     return *team;
 }
 
-std::map<std::string, Kernel>& kernels() {
-    static auto* kernels = new std::map<std::string, Kernel>;
-    return *kernels;
+using Kernels = std::map<std::string, Kernel>;
+
+std::map<std::string, Kernels>& files() {
+    static auto* files = new std::map<std::string, Kernels>;
+    return *files;
+}
+
+std::string& file() {
+    static auto* file = new std::string;
+    return *file;
 }
 
 } // namespace
@@ -168,11 +175,25 @@ const char* name_of(void* function) {
     return dladdr(function, &info) && info.dli_sname ? info.dli_sname : "a kernel";
 }
 
-void add_kernel(const Kernel& kernel) { kernels()[kernel.name] = kernel; }
+void begin_file(const char* name) { file() = name; }
 
-const Kernel* find_kernel(const char* name) {
-    const auto at = kernels().find(name);
-    return at == kernels().end() ? nullptr : &at->second;
+void add_kernel(const Kernel& kernel) { files()[file()][kernel.name] = kernel; }
+
+const Kernel* find_kernel(const char* file, const char* name) {
+    const Kernels& kernels = files()[file];
+    const auto at = kernels.find(name);
+    return at == kernels.end() ? nullptr : &at->second;
+}
+
+std::string file_with_most(const std::set<std::string>& names) {
+    std::string best;
+    size_t most = 0;
+    for (const auto& [file, kernels] : files()) {
+        size_t count = 0;
+        for (const std::string& name : names) count += kernels.count(name);
+        if (count > most) most = count, best = file;
+    }
+    return best;
 }
 
 } // namespace emulator

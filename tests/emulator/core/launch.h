@@ -3,6 +3,8 @@
 
 #include "fibers.h"
 
+#include <set>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -36,9 +38,13 @@ void run(const Launch& launch);
 // The name of a function of a program, or "a kernel".
 const char* name_of(void* function);
 
+// Kernels are known by file and name: what is added next belongs to this file.
+void begin_file(const char* file);
 void add_kernel(const Kernel& kernel);
 // Null where there is none of that name.
-const Kernel* find_kernel(const char* name);
+const Kernel* find_kernel(const char* file, const char* name);
+// The file that has most of the kernels of these names.
+std::string file_with_most(const std::set<std::string>& names);
 
 template <typename... P, size_t... I> void invoke_with(void* kernel, void** params, std::index_sequence<I...>) {
     reinterpret_cast<void (*)(P...)>(kernel)(*static_cast<P*>(params[I])...);

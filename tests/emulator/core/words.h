@@ -13,17 +13,17 @@
 #define DIPTYCH_EMULATOR 1
 #endif
 
-// `__global__` is left alone by the builder, which looks for it in the preprocessed text.
-#ifndef DIPTYCH_EMULATOR_KEEP_GLOBAL
+// The builder looks for these two in the preprocessed text, and writes there what they stand for.
+#ifndef DIPTYCH_EMULATOR_KEEP
 #define __global__
+// Every block runs on one thread of the machine from its first to its last line.
+#define __shared__ static thread_local
 #endif
 #define __device__
 #define __host__
 #define __constant__ static const
 #define __managed__
 #define __grid_constant__
-// Every block runs on one thread of the machine from its first to its last line.
-#define __shared__ static thread_local
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __align__(bytes) __attribute__((aligned(bytes)))

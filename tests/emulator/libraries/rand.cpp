@@ -1,0 +1,63 @@
+// Stands in for cuRAND: other numbers than the real one's, of the same distributions.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace {
+
+enum { SUCCESS = 0, LENGTH_NOT_MULTIPLE = 105 };
+
+struct Generator {
+    uint64_t state;
+
+    uint64_t next() {
+        uint64_t z = state += 0x9e3779b97f4a7c15u;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        return z ^ z >> 31;
+    }
+    // Above 0, up to 1.
+    double uniform() { return (double)((next() >> 11) + 1) * 0x1p-53; }
+};
+
+template <typename T> int uniform(Generator* g, T* out, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = std::fmax((T)g->uniform(), (T)0x1p-33);
+    return SUCCESS;
+}
+
+// By Box and Muller, in pairs, as the real one refuses odd lengths.
+template <typename T> int normal(Generator* g, T* out, size_t n, T mean, T deviation) {
+    if (n % 2) return LENGTH_NOT_MULTIPLE;
+    for (size_t i = 0; i < n; i += 2) {
+        const double radius = std::sqrt(-2 * std::log(g->uniform())), angle = 2 * M_PI * g->uniform();
+        out[i] = (T)(mean + deviation * radius * std::cos(angle));
+        out[i + 1] = (T)(mean + deviation * radius * std::sin(angle));
+    }
+    return SUCCESS;
+}
+
+} // namespace
+
+extern "C" {
+
+int curandCreateGenerator(Generator** g, int) { return *g = new Generator{}, SUCCESS; }
+int curandDestroyGenerator(Generator* g) { return delete g, SUCCESS; }
+int curandSetPseudoRandomGeneratorSeed(Generator* g, unsigned long long seed) { return g->state = seed, SUCCESS; }
+int curandSetGeneratorOffset(Generator* g, unsigned long long offset) {
+    return g->state += offset * 0x9e3779b97f4a7c15u, SUCCESS;
+}
+int curandSetStream(Generator*, void*) { return SUCCESS; }
+int curandGenerate(Generator* g, uint32_t* out, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)(g->next() >> 32);
+    return SUCCESS;
+}
+int curandGenerateUniform(Generator* g, float* out, size_t n) { return uniform(g, out, n); }
+int curandGenerateUniformDouble(Generator* g, double* out, size_t n) { return uniform(g, out, n); }
+int curandGenerateNormal(Generator* g, float* out, size_t n, float mean, float deviation) {
+    return normal(g, out, n, mean, deviation);
+}
+int curandGenerateNormalDouble(Generator* g, double* out, size_t n, double mean, double deviation) {
+    return normal(g, out, n, mean, deviation);
+}
+
+} // extern "C"
