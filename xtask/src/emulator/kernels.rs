@@ -19,7 +19,8 @@ const OF_CANDLE: [&str; 10] =
 /// What g++ checks in kernels of our own; the driver's stand-in answers (core/checks.cpp).
 const CHECKS: &str = "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow";
 
-const USUAL: &[&str] = &["-std=c++17", "-O2", "-g1", "-march=native", "-fPIC", "-w"];
+/// Kernels look at bytes as values of several types, as nvcc lets them.
+const USUAL: &[&str] = &["-std=c++17", "-O2", "-g1", "-march=native", "-fPIC", "-fno-strict-aliasing", "-w"];
 
 /// A file of kernels.
 #[derive(Debug)]
@@ -59,7 +60,8 @@ fn candle(metadata: &Value) -> Result<PathBuf> {
     let packages = metadata["packages"].as_array().context("cargo metadata named no packages")?;
     let package = packages.iter().find(|package| package["name"] == "candle-kernels");
     let manifest = package.and_then(|package| package["manifest_path"].as_str());
-    let manifest = manifest.context("the workspace does not depend on candle-kernels, whose kernels are emulated too")?;
+    let manifest =
+        manifest.context("the workspace does not depend on candle-kernels, whose kernels are emulated too")?;
     Ok(Path::new(manifest).with_file_name("src"))
 }
 
@@ -160,8 +162,16 @@ mod tests {
         assert_eq!(count, 2);
         assert!(!text.contains("__global__") && !text.contains("__shared__"), "{text}");
         assert!(text.contains("static thread_local float room[32];"), "{text}");
-        assert!(text.contains("unsigned int * rows = reinterpret_cast<unsigned int *>(emulator::dynamic_shared()); f(rows)"), "{text}");
-        assert!(text.contains("(\"one\", one)") && text.contains("(\"three\", three)") && !text.contains("(\"two\""), "{text}");
+        assert!(
+            text.contains(
+                "unsigned int * rows = reinterpret_cast<unsigned int *>(emulator::dynamic_shared()); f(rows)"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("(\"one\", one)") && text.contains("(\"three\", three)") && !text.contains("(\"two\""),
+            "{text}"
+        );
     }
 
     #[test]

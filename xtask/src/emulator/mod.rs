@@ -26,8 +26,14 @@ const JOBS: usize = 2;
 const USUAL: &[&str] = &["-std=c++17", "-g1", "-march=native", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror"];
 
 /// Sums in any order, as a GPU's libraries have them, but NaNs and infinities as they are.
-const NUMBERS: &[&str] =
-    &["-O3", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno", "-Wno-unknown-pragmas"];
+const NUMBERS: &[&str] = &[
+    "-O3",
+    "-fassociative-math",
+    "-fno-signed-zeros",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+    "-Wno-unknown-pragmas",
+];
 
 /// A stand-in: file name, folders or files of its source.
 const LIBRARIES: [(&str, &[&str], &[&str]); 4] = [
@@ -66,7 +72,11 @@ pub(crate) fn build() -> Result<PathBuf> {
     kernels::remove_others(&out.join("kernels"), &sources)?;
     let jobs = sources.into_iter().map(|source| {
         let output = out.join("kernels").join(format!("{}.so", source.name));
-        Job { output, inputs: source.newest.max(headers), work: Work::Kernels { source, driver: out.join(LIBRARIES[0].0) } }
+        Job {
+            output,
+            inputs: source.newest.max(headers),
+            work: Work::Kernels { source, driver: out.join(LIBRARIES[0].0) },
+        }
     });
     run(&compiler, jobs.collect())?;
     Ok(out)
@@ -142,7 +152,8 @@ fn compiler() -> Result<PathBuf> {
     let name = env::var_os("CXX").unwrap_or_else(|| OsString::from("g++"));
     let works = Command::new(&name).arg("-dumpfullversion").output().is_ok_and(|output| {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        output.status.success() && text.split('.').next().and_then(|major| major.trim().parse().ok()).is_some_and(is_new)
+        output.status.success()
+            && text.split('.').next().and_then(|major| major.trim().parse().ok()).is_some_and(is_new)
     });
     if !works {
         bail!(
@@ -160,7 +171,9 @@ fn is_new(major: u32) -> bool {
 
 fn metadata() -> Result<Value> {
     let mut command = cargo();
-    command.args(["metadata", "--format-version=1", "--all-features", "--manifest-path"]).arg(root().join("Cargo.toml"));
+    command
+        .args(["metadata", "--format-version=1", "--all-features", "--manifest-path"])
+        .arg(root().join("Cargo.toml"));
     let output = command.output().context("cannot start cargo metadata")?;
     if !output.status.success() {
         bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
