@@ -18,7 +18,8 @@ const RANGE: f64 = 300.0;
 /// nearer the columns come to N/K. With a small `epsilon` (the paper: 0.05) codes are nearly one prototype each, with a
 /// large one they are uniform.
 ///
-/// The work is done in f64, from differences to the largest score of all ranks, so that nothing overflows.
+/// The work is done in f64, from differences to the largest score of all ranks, so that nothing overflows. On a GPU nobody waits to see whether
+/// the scores span too much: what overflows there becomes NaN, which the loss shows.
 ///
 /// # Errors
 /// If the shape is not `[N, K]`, the scores span more than 300 epsilon or are not finite, epsilon is not positive and finite,
@@ -34,7 +35,25 @@ pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize, comm: &dyn Col
         bail!("sinkhorn: needs at least 1 iteration; the paper takes 3")
     }
     let scores = scores.detach().to_dtype(DType::F64)?;
-    let (highest, lowest) = extremes(&scores, comm)?;
+    let all = extremes(&scores, comm)?;
+    let shifted = scores.broadcast_sub(&all.narrow(1, 0, 1)?.max_keepdim(0)?)?;
+    if scores.device().is_cpu() {
+        check_span(&all, epsilon)?;
+    }
+    let mut q = (shifted / epsilon)?.exp()?;
+    for _ in 0..iterations {
+        let columns = comm.all_reduce_sum(&q.sum_keepdim(0)?)?;
+        q = q.broadcast_div(&columns)?;
+        q = q.broadcast_div(&q.sum_keepdim(1)?)?;
+    }
+    q.to_dtype(DType::F32)
+}
+
+/// Refuses scores that overflow; `extremes` as [`extremes`] gives them.
+fn check_span(extremes: &Tensor, epsilon: f64) -> Result<()> {
+    let all = extremes.to_vec2::<f64>()?;
+    let highest = all.iter().fold(f64::NEG_INFINITY, |highest, rank| highest.max(rank[0]));
+    let lowest = all.iter().fold(f64::INFINITY, |lowest, rank| lowest.min(rank[1]));
     let span = highest - lowest;
     // Every rank has the same extremes, so all of them stop here, or none.
     if !(span.is_finite() && span <= RANGE * epsilon) {
@@ -44,21 +63,12 @@ pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize, comm: &dyn Col
             span / RANGE
         )
     }
-    let mut q = scores.affine(1.0 / epsilon, -highest / epsilon)?.exp()?;
-    for _ in 0..iterations {
-        let columns = comm.all_reduce_sum(&q.sum_keepdim(0)?)?;
-        q = q.broadcast_div(&columns)?;
-        q = q.broadcast_div(&q.sum_keepdim(1)?)?;
-    }
-    q.to_dtype(DType::F32)
+    Ok(())
 }
 
-/// The largest and the smallest value on all ranks.
-fn extremes(x: &Tensor, comm: &dyn Collective) -> Result<(f64, f64)> {
-    let own = Tensor::stack(&[x.max_all()?, x.min_all()?], 0)?.reshape((1, 2))?;
-    let all = comm.all_gather(&own)?.to_vec2::<f64>()?;
-    let highest = all.iter().fold(f64::NEG_INFINITY, |highest, rank| highest.max(rank[0]));
-    Ok((highest, all.iter().fold(f64::INFINITY, |lowest, rank| lowest.min(rank[1]))))
+/// The largest and the smallest value of each rank, `[ranks, 2]`.
+fn extremes(x: &Tensor, comm: &dyn Collective) -> Result<Tensor> {
+    comm.all_gather(&Tensor::stack(&[x.max_all()?, x.min_all()?], 0)?.reshape((1, 2))?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Device, Result, Tensor, Var, bail};
 use diptych_augment::Recipe;
 use diptych_comm::Collective;
 use diptych_heads::projector;
@@ -107,7 +107,8 @@ impl Memory {
             .collect::<Result<_>>()?;
         let mut assignments = Vec::new();
         for head in 0..heads.len() {
-            let var = Var::from_tensor(&Tensor::full(NONE, images, state.device())?)?;
+            // On the host wherever the networks are: every step looks labels up in it.
+            let var = Var::from_tensor(&Tensor::full(NONE, images, &Device::Cpu)?)?;
             let param = Param { role: Role::Buffer, group: Group::Frozen, var: var.clone() };
             state.insert(&format!("assignments{head}"), param)?;
             assignments.push(var);
@@ -118,9 +119,8 @@ impl Memory {
     /// Overwrites the embeddings of these images.
     fn remember(&self, index: &[u32], views: &[Tensor]) -> Result<()> {
         for (memory, z) in self.embeddings.iter().zip(views) {
-            for (row, &image) in index.iter().enumerate() {
-                memory.slice_set(&z.narrow(0, row, 1)?.contiguous()?, 0, image as usize)?;
-            }
+            let places = Tensor::new(index, z.device())?.unsqueeze(1)?.broadcast_as(z.shape())?.contiguous()?;
+            memory.scatter_set(&places, &z.contiguous()?, 0)?;
         }
         Ok(())
     }
