@@ -5,13 +5,20 @@
 
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::cut::filled;
-use super::explicit::{Saved, all_moments, forward_from, forward_values, parameter_gradients};
-use super::{NAME, Options, check, per_channel};
-use crate::dense::{Dense, Element, activation, input, tensor};
+use super::explicit::{Output, forward_from, forward_values, parameter_gradients};
+use super::inputs::Inputs;
+use super::{NAME, Options, Saved, per_channel};
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
+use crate::dense::{Dense, Element, tensor};
 
 /// What [`batch_norm_train`] returns.
 #[derive(Debug, Clone)]
@@ -33,7 +40,7 @@ pub struct BatchNorm {
 /// on the number of threads. One row (N H W = 1) has variance 0: y is beta (+ residual), and x gets a gradient of 0.
 ///
 /// # Errors
-/// If a shape or a type does not fit, there is no row, `eps` is not positive and finite, or a tensor is not on the CPU.
+/// If a shape or a type does not fit, there is no row, `eps` is not positive and finite, or tensors lie on several devices.
 pub fn batch_norm_train(
     x: &Tensor,
     gamma: Option<&Tensor>,
@@ -56,11 +63,9 @@ pub fn batch_norm_train_with(
     residual: Option<&Tensor>,
     options: &Options,
 ) -> Result<BatchNorm> {
-    let inputs = Inputs::new(x, gamma, beta, residual, options.groups)?;
-    let Inputs { x, gamma, beta, residual } = &inputs;
-    let moments = all_moments(x, options)?;
-    let (y, saved, mean, var) = forward_values(&moments, x, gamma, beta, residual.as_ref(), options)?;
-    Ok(BatchNorm { y: inputs.node(y, saved, true)?, mean, var, rows: moments[0].count as usize })
+    let inputs = Inputs::new(x, gamma, beta, residual, options)?;
+    let Output { y, saved, mean, var, rows } = forward_values(&inputs, options)?;
+    Ok(BatchNorm { y: node(&inputs, y, saved, true)?, mean, var, rows })
 }
 
 /// Batch norm with given statistics (evaluation mode), then `+ residual` and ReLU if asked.
@@ -81,75 +86,63 @@ pub fn batch_norm_eval(
     relu: bool,
     eps: f64,
 ) -> Result<Tensor> {
-    let inputs = Inputs::new(x, gamma, beta, residual, 1)?;
-    let Inputs { x, gamma, beta, residual } = &inputs;
-    let channels = gamma.elem_count();
-    let values = |name: &str, t: &Tensor| -> Result<Vec<f64>> {
-        per_channel(name, t, channels)?;
-        t.to_dtype(DType::F64)?.to_vec1()
-    };
-    let statistics = [(values("mean", mean)?, values("var", var)?)];
     let options = Options { eps, relu, ..Options::default() };
-    let (y, saved) = forward_from(&statistics, x, gamma, beta, residual.as_ref(), &options)?;
-    inputs.node(y, saved, false)
-}
-
-/// Contiguous arguments whose shapes fit.
-struct Inputs {
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    residual: Option<Tensor>,
-}
-
-impl Inputs {
-    fn new(
-        x: &Tensor,
-        gamma: Option<&Tensor>,
-        beta: Option<&Tensor>,
-        residual: Option<&Tensor>,
-        groups: usize,
-    ) -> Result<Self> {
-        let channels = check(x, residual, groups)?;
-        let affine = |name: &str, t: Option<&Tensor>, default: f32| match t {
-            Some(t) => per_channel(name, t, channels).and_then(|()| input(NAME, name, t)),
-            None => Tensor::full(default, channels, &Device::Cpu),
-        };
-        let (gamma, beta) = (affine("gamma", gamma, 1.0)?, affine("beta", beta, 0.0)?);
-        let residual = residual.map(|r| activation(NAME, "residual", r)).transpose()?;
-        Ok(Self { x: activation(NAME, "x", x)?, gamma, beta, residual })
+    let inputs = Inputs::new(x, gamma, beta, residual, &options)?;
+    per_channel("mean", mean, inputs.channels())?;
+    per_channel("var", var, inputs.channels())?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        let (y, saved) = cuda::forward_constant(&gpu, mean, var, &inputs, &options)?;
+        return node(&inputs, y, saved, false);
     }
+    let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1();
+    let (y, saved) = forward_from(&[(values(mean)?, values(var)?)], &inputs, &options)?;
+    node(&inputs, y, saved, false)
+}
 
-    /// The node of the graph that gives `y`.
-    fn node(&self, y: CpuStorage, saved: Saved, batch: bool) -> Result<Tensor> {
-        let op = Op { y: Mutex::new(Some(y)), saved, batch };
-        let gamma_beta = Tensor::cat(&[&self.gamma, &self.beta], 0)?;
-        match &self.residual {
-            None => self.x.apply_op2(&gamma_beta, op),
-            Some(r) => self.x.apply_op3(&gamma_beta, r, op),
-        }
+/// The node of the graph that gives `y`.
+fn node(inputs: &Inputs, y: Storage, saved: Saved, batch: bool) -> Result<Tensor> {
+    let op = Op { y: Mutex::new(Some(y)), saved, batch };
+    let gamma_beta = Tensor::cat(&[&inputs.gamma, &inputs.beta], 0)?;
+    match &inputs.residual {
+        None => inputs.x.apply_op2(&gamma_beta, op),
+        Some(r) => inputs.x.apply_op3(&gamma_beta, r, op),
     }
 }
 
 struct Op {
     /// The output, computed before Candle asks for it.
-    y: Mutex<Option<CpuStorage>>,
+    y: Mutex<Option<Storage>>,
     saved: Saved,
     /// The statistics are the batch's own, and x's gradient goes through them.
     batch: bool,
 }
 
 impl Op {
-    fn forward(&self, shape: &Shape) -> Result<(CpuStorage, Shape)> {
-        let y = self.y.lock().map_or(None, |mut y| y.take());
-        match y {
-            Some(y) => Ok((y, shape.clone())),
+    fn values(&self) -> Result<Storage> {
+        match self.y.lock().map_or(None, |mut y| y.take()) {
+            Some(y) => Ok(y),
             None => bail!("{NAME}: an op value was used twice"),
         }
     }
 
+    fn forward(&self, shape: &Shape) -> Result<(CpuStorage, Shape)> {
+        match self.values()? {
+            Storage::Cpu(y) => Ok((y, shape.clone())),
+            _ => bail!("{NAME}: x is on the CPU, another tensor on a GPU"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_forward(&self, shape: &Shape) -> Result<(CudaStorage, Shape)> {
+        match self.values()? {
+            Storage::Cuda(y) => Ok((y, shape.clone())),
+            _ => bail!("{NAME}: x is on a GPU, another tensor on the CPU"),
+        }
+    }
+
     /// Gradients of x, of gamma and beta as `[2C]`, and of the residual where there is one; x's only if something asks for it.
-    fn backward<T: Element>(
+    fn backward(
         &self,
         x: &Tensor,
         gamma_beta: &Tensor,
@@ -162,14 +155,33 @@ impl Op {
             true => crate::relu::relu_backward(y, dy)?,
             false => dy.contiguous()?,
         };
-        let (x_values, dy_values) = (Dense::<T>::new(NAME, x)?, Dense::<T>::new(NAME, &dy)?);
-        let gamma_beta_values = Dense::<f32>::new(NAME, gamma_beta)?;
-        let gamma = &gamma_beta_values[..gamma_beta_values.len() / 2];
-        let sums = self.saved.sums(&dy_values, &x_values, !residual);
+        let gamma = gamma_beta.narrow(0, 0, gamma_beta.elem_count() / 2)?;
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = Gpu::of(x) {
+            let (dx, dgamma, dbeta) = cuda::gradients(&gpu, &self.saved, x, &dy, &gamma, !residual, self.batch)?;
+            return Ok((dx, Tensor::cat(&[dgamma, dbeta], 0)?, residual.then_some(dy)));
+        }
+        let (dx, daffine) = match x.dtype() {
+            DType::BF16 => self.host_backward::<bf16>(x, &gamma, residual, &dy)?,
+            _ => self.host_backward::<f32>(x, &gamma, residual, &dy)?,
+        };
+        Ok((dx, daffine, residual.then_some(dy)))
+    }
+
+    /// Gradients of x, and of gamma and beta.
+    fn host_backward<T: Element>(
+        &self,
+        x: &Tensor,
+        gamma: &Tensor,
+        residual: bool,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Tensor)> {
+        let (x_values, dy_values) = (Dense::<T>::new(NAME, x)?, Dense::<T>::new(NAME, dy)?);
+        let sums = self.saved.sums(&dy_values, &x_values, !residual)?;
         // Every rank must take part, whether or not its own x asks for a gradient.
         let all = if self.batch { Some(self.saved.all_sums(&sums)?) } else { None };
         let dx = if x.track_op() {
-            let gradients = self.saved.input_gradients(gamma, !residual, all.as_deref());
+            let gradients = self.saved.input_gradients(&Dense::new(NAME, gamma)?, !residual, all.as_deref())?;
             let part = x_values.len() / gradients.len();
             // SAFETY: the groups' parts cover everything, and `into` writes all of its part.
             let dx = unsafe {
@@ -184,22 +196,7 @@ impl Op {
             None
         };
         let (dgamma, dbeta) = parameter_gradients(&sums)?;
-        drop(dy_values);
-        Ok((dx, Tensor::cat(&[dgamma, dbeta], 0)?, residual.then_some(dy)))
-    }
-
-    fn any_backward(
-        &self,
-        x: &Tensor,
-        gamma_beta: &Tensor,
-        residual: bool,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
-        match x.dtype() {
-            DType::BF16 => self.backward::<bf16>(x, gamma_beta, residual, y, dy),
-            _ => self.backward::<f32>(x, gamma_beta, residual, y, dy),
-        }
+        Ok((dx, Tensor::cat(&[dgamma, dbeta], 0)?))
     }
 }
 
@@ -212,6 +209,11 @@ impl CustomOp2 for Op {
         self.forward(l1.shape())
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, l1: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_forward(l1.shape())
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -219,7 +221,7 @@ impl CustomOp2 for Op {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, daffine, _) = self.any_backward(x, gamma_beta, false, y, dy)?;
+        let (dx, daffine, _) = self.backward(x, gamma_beta, false, y, dy)?;
         Ok((dx, Some(daffine)))
     }
 }
@@ -241,6 +243,19 @@ impl CustomOp3 for Op {
         self.forward(l1.shape())
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        l1: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda_forward(l1.shape())
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -249,7 +264,7 @@ impl CustomOp3 for Op {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, daffine, dresidual) = self.any_backward(x, gamma_beta, true, y, dy)?;
+        let (dx, daffine, dresidual) = self.backward(x, gamma_beta, true, y, dy)?;
         Ok((dx, Some(daffine), dresidual))
     }
 }

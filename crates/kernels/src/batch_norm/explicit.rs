@@ -1,14 +1,20 @@
 //! Batch norm's passes as plain functions, for an engine that keeps its own buffers: no graph, and gradients written over
 //! what they replace.
 
-use candle_core::{CpuStorage, DType, Device, Result, Tensor, bail};
+use candle_core::op::BackpropOp;
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 
 use super::cpu::{self, Incoming, InputGradient, Normalizer, Sums};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::cut::filled;
-use super::ranks::{merge_ranks, sum_ranks};
+use super::inputs::Inputs;
+use super::ranks::merge_ranks;
 use super::statistics::Moments;
-use super::{NAME, Options, check, per_channel};
+use super::{NAME, Options, Saved, check, per_channel};
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
 use crate::dense::{Dense, Element, activation, input, tensor};
 use crate::in_place::{change, owned};
 
@@ -27,12 +33,13 @@ pub struct Forward {
     pub rows: usize,
 }
 
-/// What the forward pass leaves to the backward pass: a few values per channel and group.
-#[derive(Clone, Debug)]
-pub struct Saved {
-    options: Options,
-    /// The parts of x that have statistics of their own, in order.
-    groups: Vec<Normalizer>,
+/// What the passes of both kinds work out.
+pub(super) struct Output {
+    pub(super) y: Storage,
+    pub(super) saved: Saved,
+    pub(super) mean: Tensor,
+    pub(super) var: Tensor,
+    pub(super) rows: usize,
 }
 
 /// What [`backward`] returns.
@@ -62,25 +69,44 @@ pub fn forward(
     residual: Option<&Tensor>,
     options: &Options,
 ) -> Result<Forward> {
-    forward_with(&all_moments(x, options)?, x, gamma, beta, residual, options)
+    let inputs = Inputs::new(x, Some(gamma), Some(beta), residual, options)?;
+    Ok(forward_values(&inputs, options)?.tensors(x.shape()))
 }
 
-/// The moments of x's groups, over all ranks.
-pub(super) fn all_moments(x: &Tensor, options: &Options) -> Result<Vec<Moments>> {
-    let moments = moments(x, options.groups)?;
-    match &options.ranks {
-        Some(ranks) => merge_ranks(&**ranks, &moments),
-        None => Ok(moments),
+impl Output {
+    fn tensors(self, shape: &Shape) -> Forward {
+        let Self { y, saved, mean, var, rows } = self;
+        Forward { y: Tensor::from_storage(y, shape, BackpropOp::none(), false), saved, mean, var, rows }
     }
 }
 
+/// The forward pass with the statistics of x's groups, over all ranks.
+pub(super) fn forward_values(inputs: &Inputs, options: &Options) -> Result<Output> {
+    #[cfg(feature = "cuda")]
+    if let (None, Some(gpu)) = (&options.ranks, Gpu::of(&inputs.x)) {
+        return cuda::forward(&gpu, None, inputs, options);
+    }
+    let own = moments(&inputs.x, options.groups)?;
+    let moments = match &options.ranks {
+        Some(ranks) => merge_ranks(&**ranks, &own)?,
+        None => own,
+    };
+    forward_given(&moments, inputs, options)
+}
+
 /// Count, mean and M2 of each channel, for each of `groups` consecutive parts of x `[N, .., C]`.
+///
+/// This is what ranks tell each other. Of an x on a GPU it is read back, which waits for the GPU; [`forward`] without ranks reads nothing back.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn moments(x: &Tensor, groups: usize) -> Result<Vec<Moments>> {
     check(x, None, groups)?;
     let x = activation(NAME, "x", x)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        return cuda::moments(&gpu, &x, last(&x), groups);
+    }
     match x.dtype() {
         DType::BF16 => moments_of::<bf16>(&x, groups),
         _ => moments_of::<f32>(&x, groups),
@@ -104,63 +130,46 @@ pub fn forward_with(
     residual: Option<&Tensor>,
     options: &Options,
 ) -> Result<Forward> {
-    let (values, saved, mean, var) = forward_values(moments, x, gamma, beta, residual, options)?;
-    let y = match values {
-        CpuStorage::BF16(y) => tensor(y, x.shape())?,
-        CpuStorage::F32(y) => tensor(y, x.shape())?,
-        _ => bail!("{NAME}: x is neither f32 nor bf16"),
-    };
-    Ok(Forward { y, saved, mean, var, rows: moments[0].count as usize })
+    let inputs = Inputs::new(x, Some(gamma), Some(beta), residual, options)?;
+    Ok(forward_given(moments, &inputs, options)?.tensors(x.shape()))
 }
 
-/// y's values, what [`backward`] needs, mean and biased variance.
-pub(super) fn forward_values(
-    moments: &[Moments],
-    x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
-    residual: Option<&Tensor>,
-    options: &Options,
-) -> Result<(CpuStorage, Saved, Tensor, Tensor)> {
-    let channels = check(x, residual, options.groups)?;
+fn forward_given(moments: &[Moments], inputs: &Inputs, options: &Options) -> Result<Output> {
+    let channels = inputs.channels();
     if moments.len() != options.groups || moments.iter().any(|m| m.mean.len() != channels || m.m2.len() != channels) {
         bail!("{NAME}: {} moments for {} groups of {channels} channels", moments.len(), options.groups)
     }
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&inputs.x) {
+        return cuda::forward(&gpu, Some(moments), inputs, options);
+    }
     let statistics: Vec<_> = moments.iter().map(|m| (m.mean.clone(), m.variance())).collect();
-    let (y, saved) = forward_from(&statistics, x, gamma, beta, residual, options)?;
+    let (y, saved) = forward_from(&statistics, inputs, options)?;
     let shape = if options.groups == 1 { vec![channels] } else { vec![options.groups, channels] };
     let narrow = |values: Vec<f64>| {
         let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
         Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)
     };
     let (mean, var): (Vec<_>, Vec<_>) = statistics.into_iter().unzip();
-    Ok((y, saved, narrow(mean.concat())?, narrow(var.concat())?))
+    let (mean, var) = (narrow(mean.concat())?, narrow(var.concat())?);
+    Ok(Output { y, saved, mean, var, rows: moments[0].count as usize })
 }
 
-/// The forward pass with mean and biased variance of each group.
+/// The forward pass on the CPU with mean and biased variance of each group.
 pub(super) fn forward_from(
     statistics: &[(Vec<f64>, Vec<f64>)],
-    x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
-    residual: Option<&Tensor>,
+    inputs: &Inputs,
     options: &Options,
-) -> Result<(CpuStorage, Saved)> {
-    let channels = check(x, residual, options.groups)?;
-    let eps = options.eps;
-    if !(eps > 0.0 && eps.is_finite()) {
-        bail!("{NAME}: eps is {eps}; expected a positive number, usually 1e-5")
-    }
-    let (gamma, beta) = (parameter("gamma", gamma, channels)?, parameter("beta", beta, channels)?);
-    let (gamma, beta) = (Dense::<f32>::new(NAME, &gamma)?, Dense::<f32>::new(NAME, &beta)?);
-    let groups: Vec<_> = statistics.iter().map(|(mean, var)| Normalizer::new(mean, var, &gamma, &beta, eps)).collect();
-    let x = activation(NAME, "x", x)?;
-    let residual = residual.map(|r| activation(NAME, "residual", r)).transpose()?;
+) -> Result<(Storage, Saved)> {
+    let (gamma, beta) = (Dense::<f32>::new(NAME, &inputs.gamma)?, Dense::<f32>::new(NAME, &inputs.beta)?);
+    let normalizer = |(mean, var): &(Vec<f64>, Vec<f64>)| Normalizer::new(mean, var, &gamma, &beta, options.eps);
+    let groups: Vec<_> = statistics.iter().map(normalizer).collect();
+    let (x, residual) = (&inputs.x, inputs.residual.as_ref());
     let y = match x.dtype() {
-        DType::BF16 => apply::<bf16>(&x, residual.as_ref(), options.relu, &groups)?,
-        _ => apply::<f32>(&x, residual.as_ref(), options.relu, &groups)?,
+        DType::BF16 => apply::<bf16>(x, residual, options.relu, &groups)?,
+        _ => apply::<f32>(x, residual, options.relu, &groups)?,
     };
-    Ok((y, Saved { options: options.clone(), groups }))
+    Ok((Storage::Cpu(y), Saved::on_host(options, inputs.channels(), groups)))
 }
 
 fn apply<T: Element>(x: &Tensor, residual: Option<&Tensor>, relu: bool, groups: &[Normalizer]) -> Result<CpuStorage> {
@@ -191,23 +200,31 @@ fn apply<T: Element>(x: &Tensor, residual: Option<&Tensor>, relu: bool, groups: 
 /// # Errors
 /// If a shape or a type does not fit, or ranks do not answer.
 pub fn backward(saved: &Saved, x: Tensor, y: &Tensor, dy: Tensor, gamma: &Tensor, residual: bool) -> Result<Backward> {
-    let x = owned(x, &[y, &dy, gamma])?;
+    saved.all_fit(&x, y, &dy)?;
+    let gamma = parameter("gamma", gamma, last(&x))?;
+    let x = owned(x, &[y, &dy, &gamma])?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        return cuda::backward(&gpu, saved, x, y, dy, &gamma, residual);
+    }
     let (sums, dy) = backward_sums(saved, &x, y, dy, residual)?;
-    let dx = backward_apply(saved, x, &dy, gamma, residual, &saved.all_sums(&sums)?)?;
+    let dx = backward_apply(saved, x, &dy, &gamma, residual, &saved.all_sums(&sums)?)?;
     let (dgamma, dbeta) = parameter_gradients(&sums)?;
     Ok(Backward { dx, dgamma, dbeta, dresidual: residual.then_some(dy) })
 }
 
 /// The first half of [`backward`]: sums over this rank's rows for each group, and dy, masked by the ReLU (over its memory) if
-/// there is both a residual and a ReLU.
+/// there is both a residual and a ReLU. Sums of an x on a GPU are read back, which waits for the GPU.
 ///
 /// # Errors
 /// As [`backward`].
 pub fn backward_sums(saved: &Saved, x: &Tensor, y: &Tensor, dy: Tensor, residual: bool) -> Result<(Vec<Sums>, Tensor)> {
-    saved.fits("x", x, x)?;
-    saved.fits("y", y, x)?;
-    saved.fits("dy", &dy, x)?;
+    saved.all_fit(x, y, &dy)?;
     let x = activation(NAME, "x", x)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        return cuda::host_sums(&gpu, saved, &x, y, dy, residual);
+    }
     match x.dtype() {
         DType::BF16 => sums_of::<bf16>(saved, &x, y, dy, residual),
         _ => sums_of::<f32>(saved, &x, y, dy, residual),
@@ -221,18 +238,18 @@ fn sums_of<T: Element>(
     dy: Tensor,
     residual: bool,
 ) -> Result<(Vec<Sums>, Tensor)> {
-    if !(saved.options.relu && residual) {
+    if !(saved.relu() && residual) {
         let dy = dy.contiguous()?;
-        let sums = saved.sums(&Dense::<T>::new(NAME, &dy)?, &Dense::new(NAME, x)?, !residual);
+        let sums = saved.sums(&Dense::<T>::new(NAME, &dy)?, &Dense::new(NAME, x)?, !residual)?;
         return Ok((sums, dy));
     }
     let dy = owned(dy, &[x, y])?;
     let y = y.contiguous()?;
     let (x, y) = (Dense::<T>::new(NAME, x)?, Dense::<T>::new(NAME, &y)?);
-    let part = x.len() / saved.groups.len();
+    let (norms, part) = (saved.host()?, x.len() / saved.groups());
     let sums = change(NAME, &dy, |dy: &mut [T]| {
         let arrays = dy.chunks_exact_mut(part).zip(y.chunks_exact(part)).zip(x.chunks_exact(part));
-        let groups = saved.groups.iter().zip(arrays);
+        let groups = norms.iter().zip(arrays);
         Ok(groups.map(|(norm, ((dy, y), x))| cpu::backward_sums(Incoming::Mask(dy, y), x, norm)).collect())
     })?;
     Ok((sums, dy))
@@ -251,13 +268,18 @@ pub fn backward_apply(
     sums: &[Sums],
 ) -> Result<Tensor> {
     saved.fits("dy", dy, &x)?;
-    if sums.len() != saved.groups.len() {
-        bail!("{NAME}: {} sums for {} groups", sums.len(), saved.groups.len())
+    if sums.len() != saved.groups() {
+        bail!("{NAME}: {} sums for {} groups", sums.len(), saved.groups())
     }
-    let gamma_values = parameter("gamma", gamma, last(&x))?;
-    let gradients = saved.input_gradients(&Dense::new(NAME, &gamma_values)?, !residual, Some(sums));
-    let x = owned(x, &[dy, gamma])?;
+    let gamma = parameter("gamma", gamma, last(&x))?;
+    let x = owned(x, &[dy, &gamma])?;
     let dy = dy.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        cuda::apply_sums(&gpu, saved, &x, &dy, &gamma, residual, sums)?;
+        return Ok(x);
+    }
+    let gradients = saved.input_gradients(&Dense::new(NAME, &gamma)?, !residual, Some(sums))?;
     match x.dtype() {
         DType::BF16 => write_dx::<bf16>(&gradients, &x, &dy)?,
         _ => write_dx::<f32>(&gradients, &x, &dy)?,
@@ -286,47 +308,6 @@ pub(super) fn parameter_gradients(sums: &[Sums]) -> Result<(Tensor, Tensor)> {
         tensor(total.into_iter().map(|v| v as f32).collect::<Vec<f32>>(), channels)
     };
     Ok((total(&|s| &s.gamma)?, total(&|s| &s.beta)?))
-}
-
-impl Saved {
-    /// An error in words unless `t` has the shape and type of `x`, and x the channels and groups of the forward pass.
-    fn fits(&self, name: &str, t: &Tensor, x: &Tensor) -> Result<()> {
-        let channels = check(x, None, self.groups.len())?;
-        if t.dims() != x.dims() || t.dtype() != x.dtype() {
-            bail!("{NAME}: {name} is {:?} {:?}, x {:?} {:?}", t.dtype(), t.dims(), x.dtype(), x.dims())
-        }
-        if channels != self.groups[0].mean.len() {
-            bail!("{NAME}: x has {channels} channels, the forward pass had {}", self.groups[0].mean.len())
-        }
-        Ok(())
-    }
-
-    pub(super) fn relu(&self) -> bool {
-        self.options.relu
-    }
-
-    /// Sums of each group, with dy unmasked by y; `recompute`: it must still go through the ReLU, if there is one.
-    pub(super) fn sums<T: Element>(&self, dy: &[T], x: &[T], recompute: bool) -> Vec<Sums> {
-        let part = x.len() / self.groups.len();
-        let groups = self.groups.iter().zip(dy.chunks_exact(part).zip(x.chunks_exact(part)));
-        let incoming = if self.relu() && recompute { Incoming::Recompute } else { Incoming::Masked };
-        groups.map(|(norm, (dy, x))| cpu::backward_sums(incoming(dy), x, norm)).collect()
-    }
-
-    /// A group's sums over all ranks.
-    pub(super) fn all_sums(&self, sums: &[Sums]) -> Result<Vec<Sums>> {
-        match &self.options.ranks {
-            Some(ranks) => sum_ranks(&**ranks, sums),
-            None => Ok(sums.to_vec()),
-        }
-    }
-
-    /// How each group's x becomes its gradient; `recompute` as in [`Self::sums`], no sums where the statistics are constants.
-    pub(super) fn input_gradients(&self, gamma: &[f32], recompute: bool, sums: Option<&[Sums]>) -> Vec<InputGradient> {
-        let of = |i: usize| sums.map(|sums| &sums[i]);
-        let relu = self.relu() && recompute;
-        self.groups.iter().enumerate().map(|(i, norm)| InputGradient::new(relu, gamma, norm, of(i))).collect()
-    }
 }
 
 fn last(x: &Tensor) -> usize {

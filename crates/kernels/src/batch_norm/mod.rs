@@ -14,21 +14,26 @@ use candle_core::{Result, Tensor, bail};
 
 mod autograd;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod cut;
 mod explicit;
+mod inputs;
 mod ranks;
 #[cfg(test)]
 mod reference;
 mod running;
+mod saved;
 mod statistics;
 #[cfg(test)]
 mod tests;
 
 pub use autograd::{BatchNorm, batch_norm_eval, batch_norm_train, batch_norm_train_with};
 pub use cpu::Sums;
-pub use explicit::{Backward, Forward, Saved, backward, backward_apply, backward_sums, forward, forward_with, moments};
+pub use explicit::{Backward, Forward, backward, backward_apply, backward_sums, forward, forward_with, moments};
 pub use ranks::Ranks;
 pub use running::update_running;
+pub use saved::Saved;
 pub use statistics::Moments;
 
 const NAME: &str = "batch_norm";

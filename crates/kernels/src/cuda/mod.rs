@@ -6,6 +6,7 @@
 //! instead, with which a tensor made by one thread and used by another would race.
 
 mod cast;
+pub(crate) mod columns;
 pub(crate) mod gemm;
 mod memory;
 mod module;

@@ -18,6 +18,10 @@ fn bits(t: &Tensor) -> Result<Vec<u32>> {
 }
 
 fn address(t: &Tensor) -> Result<usize> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::Gpu::of(t) {
+        return Ok(crate::cuda::Memory::of(NAME, &gpu, t)?.pointer() as usize);
+    }
     Ok(match t.dtype() {
         DType::BF16 => Dense::<half::bf16>::new(NAME, t)?.as_ptr().addr(),
         _ => Dense::<f32>::new(NAME, t)?.as_ptr().addr(),
@@ -133,13 +137,13 @@ fn groups_equal_separate_calls() -> Result<()> {
 /// the second of them [[5, 0], [5, 4]]: the mean of (mean 2, 6; var 2, 8) and (5, 2; 0, 8) is (3.5, 4; 1, 8).
 #[test]
 fn running_statistics_move_in_place() -> Result<()> {
-    let x = Tensor::new(&[[1f32, 4.0], [3.0, 8.0], [5.0, 0.0], [5.0, 4.0]], &Device::Cpu)?;
-    let (gamma, beta) = (Tensor::ones(2, DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+    let x = Tensor::new(&[[1f32, 4.0], [3.0, 8.0], [5.0, 0.0], [5.0, 4.0]], &device()?)?;
+    let (gamma, beta) = (Tensor::ones(2, DType::F32, &device()?)?, Tensor::zeros(2, DType::F32, &device()?)?);
     for (x, groups, means, vars) in
         [(x.narrow(0, 0, 2)?, 1, [0.2f32, 0.6], [1.1f32, 1.7]), (x, 2, [0.35, 0.4], [1.0, 1.7])]
     {
         let out = forward(&x, &gamma, &beta, None, &Options { groups, ..Options::default() })?;
-        let (mean, var) = (Var::zeros(2, DType::F32, &Device::Cpu)?, Var::ones(2, DType::F32, &Device::Cpu)?);
+        let (mean, var) = (Var::zeros(2, DType::F32, &device()?)?, Var::ones(2, DType::F32, &device()?)?);
         let at = address(&mean)?;
         update_running(&mean, &var, &out.mean, &out.var, out.rows, 0.1)?;
         assert_eq!(address(&mean)?, at);
@@ -147,7 +151,7 @@ fn running_statistics_move_in_place() -> Result<()> {
             assert!((got - want).abs() < 1e-6, "{groups} groups: {got}, expected {want}");
         }
         assert!(update_running(&mean, &var, &out.mean, &out.var, 1, 0.1).is_err());
-        assert!(update_running(&mean, &var, &Tensor::zeros(3, DType::F32, &Device::Cpu)?, &out.var, 2, 0.1).is_err());
+        assert!(update_running(&mean, &var, &Tensor::zeros(3, DType::F32, &device()?)?, &out.var, 2, 0.1).is_err());
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::reference;
 use super::*;
-use crate::check::{Array, Tolerance, check_op};
-use candle_core::{DType, Device, Var};
+use crate::check::{Array, Tolerance, check_op, device};
+use candle_core::{DType, Var};
 
+mod division;
 mod explicit;
 mod precision;
 
@@ -48,7 +49,7 @@ fn evaluation_mode_equals_the_reference() {
     let (mean, var) = (vec![0.3, -0.2, 0.0], vec![0.5, 2.0, 0.01]);
     let (m, v) = (mean.clone(), var.clone());
     let op = move |t: &[Tensor]| {
-        let (m, v) = (Tensor::new(m.as_slice(), &Device::Cpu)?, Tensor::new(v.as_slice(), &Device::Cpu)?);
+        let (m, v) = (Tensor::new(m.as_slice(), &device()?)?, Tensor::new(v.as_slice(), &device()?)?);
         batch_norm_eval(&t[0], Some(&t[1]), Some(&t[2]), &m, &v, t.get(3), true, EPS)
     };
     let reference = move |a: &[Array]| {
@@ -64,7 +65,7 @@ fn evaluation_mode_equals_the_reference() {
 #[test]
 fn gamma_and_beta_default_to_one_and_zero() -> Result<()> {
     let x = Array::random(&[6, 4], 5).tensor()?;
-    let (one, zero) = (Tensor::ones(4, DType::F32, &Device::Cpu)?, Tensor::zeros(4, DType::F32, &Device::Cpu)?);
+    let (one, zero) = (Tensor::ones(4, DType::F32, &device()?)?, Tensor::zeros(4, DType::F32, &device()?)?);
     let without = batch_norm_train(&x, None, None, None, false, EPS)?.y.to_vec2::<f32>()?;
     let with = batch_norm_train(&x, Some(&one), Some(&zero), None, false, EPS)?.y.to_vec2::<f32>()?;
     assert_eq!(without, with);
@@ -101,8 +102,8 @@ fn gradients_of_many_rows_equal_plain_sums() -> Result<()> {
     let dy = Array::random(&[rows, channels], 32);
     let var = Var::from_tensor(&x.tensor()?)?;
     let (gamma, beta) = (
-        Var::from_tensor(&Tensor::full(1.5f32, channels, &Device::Cpu)?)?,
-        Var::zeros(channels, DType::F32, &Device::Cpu)?,
+        Var::from_tensor(&Tensor::full(1.5f32, channels, &device()?)?)?,
+        Var::zeros(channels, DType::F32, &device()?)?,
     );
     let y = batch_norm_train(var.as_tensor(), Some(&gamma), Some(&beta), None, false, EPS)?.y;
     let grads = (y * dy.tensor()?)?.sum_all()?.backward()?;
@@ -154,8 +155,8 @@ fn the_number_of_threads_changes_nothing() -> Result<()> {
 /// One row: variance 0, y = beta, no gradient for x, and nothing infinite.
 #[test]
 fn a_single_row_gives_beta() -> Result<()> {
-    let x = Var::new(&[[3f32, -2.0]], &Device::Cpu)?;
-    let beta = Var::new(&[0.5f32, -0.25], &Device::Cpu)?;
+    let x = Var::new(&[[3f32, -2.0]], &device()?)?;
+    let beta = Var::new(&[0.5f32, -0.25], &device()?)?;
     let out = batch_norm_train(&x, None, Some(&beta), None, false, EPS)?;
     assert_eq!(out.y.to_vec2::<f32>()?, [[0.5, -0.25]]);
     assert_eq!(out.var.to_vec1::<f32>()?, [0.0, 0.0]);
@@ -168,7 +169,7 @@ fn a_single_row_gives_beta() -> Result<()> {
 /// A NaN in one channel reaches y in that channel, through the ReLU, and no other channel.
 #[test]
 fn nan_is_not_hidden_by_the_relu() -> Result<()> {
-    let x = Tensor::new(&[[1f32, f32::NAN], [2.0, 1.0], [4.0, 0.0]], &Device::Cpu)?;
+    let x = Tensor::new(&[[1f32, f32::NAN], [2.0, 1.0], [4.0, 0.0]], &device()?)?;
     let y = batch_norm_train(&x, None, None, None, true, EPS)?.y.to_vec2::<f32>()?;
     assert!(y.iter().all(|row| row[0].is_finite() && row[1].is_nan()), "{y:?}");
     Ok(())
@@ -176,8 +177,8 @@ fn nan_is_not_hidden_by_the_relu() -> Result<()> {
 
 #[test]
 fn wrong_shapes_are_named() -> Result<()> {
-    let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
-    let gamma = Tensor::zeros(4, DType::F32, &Device::Cpu)?;
+    let x = Tensor::zeros((2, 3), DType::F32, &device()?)?;
+    let gamma = Tensor::zeros(4, DType::F32, &device()?)?;
     let error = |r: Result<BatchNorm>| r.map(|_| ()).unwrap_err().to_string();
     let got = error(batch_norm_train(&x, Some(&gamma), None, None, false, EPS));
     assert!(got.contains("gamma has shape [4]; x has 3 channels"), "{got}");

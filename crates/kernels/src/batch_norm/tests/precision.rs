@@ -55,9 +55,8 @@ fn nan_and_infinity_stay_in_their_channel() -> Result<()> {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x: Vec<f32> = Array::random(&[70, 3], 81).data.iter().map(|&v| v as f32).collect();
             x[3 * 69 + 1] = bad;
-            let x = Tensor::from_vec(x, (70, 3), &Device::Cpu)?.to_dtype(dtype)?;
-            let (gamma, beta) =
-                (Tensor::ones(3, DType::F32, &Device::Cpu)?, Tensor::zeros(3, DType::F32, &Device::Cpu)?);
+            let x = Tensor::from_vec(x, (70, 3), &device()?)?.to_dtype(dtype)?;
+            let (gamma, beta) = (Tensor::ones(3, DType::F32, &device()?)?, Tensor::zeros(3, DType::F32, &device()?)?);
             let options = Options { relu: true, ..Options::default() };
             for residual in [None, Some(&x)] {
                 let out = forward(&x, &gamma, &beta, residual, &options)?;
@@ -84,9 +83,9 @@ fn nan_and_infinity_stay_in_their_channel() -> Result<()> {
 fn the_mask_is_that_of_the_rounded_output() -> Result<()> {
     // Outputs are beta: at 2^-134 it rounds to 0, just above it does not.
     let least = f32::from_bits(0x8000);
-    let beta = Tensor::new(&[least, f32::from_bits(0x8001), 0.0, 1.0], &Device::Cpu)?;
-    let x = Tensor::zeros((2, 4), DType::BF16, &Device::Cpu)?;
-    let gamma = Tensor::ones(4, DType::F32, &Device::Cpu)?;
+    let beta = Tensor::new(&[least, f32::from_bits(0x8001), 0.0, 1.0], &device()?)?;
+    let x = Tensor::zeros((2, 4), DType::BF16, &device()?)?;
+    let gamma = Tensor::ones(4, DType::F32, &device()?)?;
     let out = forward(&x, &gamma, &beta, None, &Options { relu: true, ..Options::default() })?;
     let above: Vec<bool> = out.y.get(0)?.to_vec1::<bf16>()?.iter().map(|v| v.to_f32() > 0.0).collect();
     assert_eq!(above, [false, true, false, true]);
