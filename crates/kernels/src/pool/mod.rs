@@ -4,13 +4,19 @@
 
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
 use crate::dense::{Dense, activation, slice, tensor};
 use cpu::Window;
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -25,11 +31,11 @@ const AVERAGE: &str = "global_avg_pool";
 /// first maximum of a window, in row-major order. A NaN in a window is its result.
 ///
 /// # Errors
-/// If x is not of rank 4, f32 or bf16 and on the CPU, `kernel` or `stride` is 0, `kernel` is above 15, `padding` is more than half the kernel, or the
+/// If x is not of rank 4 or neither f32 nor bf16, `kernel` or `stride` is 0, `kernel` is above 15, `padding` is more than half the kernel, or the
 /// window is larger than the padded image.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let window = window(x.dims(), kernel, stride, padding)?;
-    activation(MAX, "x", x)?.apply_op1(MaxPool { window, places: Mutex::new(Vec::new()) })
+    activation(MAX, "x", x)?.apply_op1(MaxPool { window, places: Mutex::new(None) })
 }
 
 /// [`max_pool2d`] and the places of the maxima (u8, of y's shape: row times `kernel` plus column in the window), without a graph.
@@ -40,6 +46,10 @@ pub fn max_forward(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> 
     let window = window(x.dims(), kernel, stride, padding)?;
     let x = activation(MAX, "x", x)?;
     let shape = [x.dims()[0], window.output[0], window.output[1], window.input[2]];
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        return cuda::max_forward(&gpu, &x, window, shape);
+    }
     let (y, places) = match x.dtype() {
         DType::BF16 => {
             let (y, places) = cpu::max_pool(&Dense::<bf16>::new(MAX, &x)?, window);
@@ -75,14 +85,20 @@ pub fn max_backward(
             places.dims()
         )
     }
-    max_gradient(dy, &places.flatten_all()?.to_vec1()?, window, &input)
+    max_gradient(dy, places, window, &input)
 }
 
-fn max_gradient(dy: &Tensor, places: &[u8], window: Window, input: &[usize]) -> Result<Tensor> {
-    let dy = activation(MAX, "dy", dy)?;
+/// `places`: u8, as many as dy has values.
+fn max_gradient(dy: &Tensor, places: &Tensor, window: Window, input: &[usize]) -> Result<Tensor> {
+    let (dy, places) = (activation(MAX, "dy", dy)?, places.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&dy) {
+        return cuda::max_backward(&gpu, &dy, &places, window, input);
+    }
+    let places: Vec<u8> = places.flatten_all()?.to_vec1()?;
     match dy.dtype() {
-        DType::BF16 => tensor(cpu::max_pool_backward(&Dense::<bf16>::new(MAX, &dy)?, places, window), input),
-        _ => tensor(cpu::max_pool_backward(&Dense::<f32>::new(MAX, &dy)?, places, window), input),
+        DType::BF16 => tensor(cpu::max_pool_backward(&Dense::<bf16>::new(MAX, &dy)?, &places, window), input),
+        _ => tensor(cpu::max_pool_backward(&Dense::<f32>::new(MAX, &dy)?, &places, window), input),
     }
 }
 
@@ -103,8 +119,19 @@ fn window(x: &[usize], kernel: usize, stride: usize, padding: usize) -> Result<W
 
 struct MaxPool {
     window: Window,
-    /// Left by the forward pass.
-    places: Mutex<Vec<u8>>,
+    /// Left by the forward pass, where x is.
+    places: Mutex<Option<Tensor>>,
+}
+
+impl MaxPool {
+    /// Keeps the places for the backward pass; y's shape.
+    fn keep(&self, places: Tensor, x: &Layout) -> Shape {
+        if let Ok(mut kept) = self.places.lock() {
+            *kept = Some(places);
+        }
+        let [h, w] = self.window.output;
+        (x.dims()[0], h, w, self.window.input[2]).into()
+    }
 }
 
 impl CustomOp1 for MaxPool {
@@ -123,17 +150,23 @@ impl CustomOp1 for MaxPool {
                 (f32::to_cpu_storage_owned(y), places)
             }
         };
-        if let Ok(mut kept) = self.places.lock() {
-            *kept = places;
-        }
-        let [h, w] = self.window.output;
-        Ok((y, (layout.dims()[0], h, w, self.window.input[2]).into()))
+        let len = places.len();
+        Ok((y, self.keep(Tensor::from_vec(places, len, &Device::Cpu)?, layout)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (y, places) = cuda::max_of_storage(storage, layout, layout.dims()[0], self.window)?;
+        Ok((y, self.keep(places, layout)))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         match self.places.lock() {
-            Ok(places) if places.len() == dy.elem_count() => max_gradient(dy, &places, self.window, x.dims()).map(Some),
-            _ => bail!("{MAX}: backward before forward"),
+            Ok(places) => match &*places {
+                Some(places) => max_gradient(dy, places, self.window, x.dims()).map(Some),
+                None => bail!("{MAX}: backward before forward"),
+            },
+            Err(_) => bail!("{MAX}: a thread stopped in the forward pass"),
         }
     }
 }
@@ -141,7 +174,7 @@ impl CustomOp1 for MaxPool {
 /// Mean over height and width: `[N, H, W, C]` to `[N, C]`.
 ///
 /// # Errors
-/// If x is not of rank 4, f32 or bf16 and on the CPU, or has no pixel.
+/// If x is not of rank 4, neither f32 nor bf16, or has no pixel.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     let [pixels, channels] = image(x.dims())?;
     activation(AVERAGE, "x", x)?.apply_op1(AveragePool { pixels, channels })
@@ -158,13 +191,17 @@ pub fn average_forward(x: &Tensor) -> Result<Tensor> {
 /// The gradient of [`average_forward`] for an x of the shape `input`, from that of the means `[N, C]`. Its type is that of `dy`.
 ///
 /// # Errors
-/// If dy is not `[N, C]` for these sizes, f32 or bf16 and on the CPU.
+/// If dy is not `[N, C]` for these sizes, or neither f32 nor bf16.
 pub fn average_backward(dy: &Tensor, input: [usize; 4]) -> Result<Tensor> {
     let [pixels, channels] = image(&input)?;
     if dy.dims() != [input[0], channels] {
         bail!("{AVERAGE}: dy is {:?} for an x of {input:?}; expected [{}, {channels}]", dy.dims(), input[0])
     }
     let dy = activation(AVERAGE, "dy", dy)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&dy) {
+        return cuda::average_backward(&gpu, &dy, pixels, &input);
+    }
     match dy.dtype() {
         DType::BF16 => tensor(cpu::average_backward(&Dense::<bf16>::new(AVERAGE, &dy)?, pixels, channels), &input),
         _ => tensor(cpu::average_backward(&Dense::<f32>::new(AVERAGE, &dy)?, pixels, channels), &input),
@@ -199,6 +236,12 @@ impl CustomOp1 for AveragePool {
             _ => f32::to_cpu_storage_owned(cpu::average::<f32>(slice(AVERAGE, storage, layout)?, pixels, channels)),
         };
         Ok((y, (layout.dims()[0], channels).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let y = cuda::average(storage, layout, self.pixels, self.channels)?;
+        Ok((y, (layout.dims()[0], self.channels).into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {

@@ -2,8 +2,8 @@
 
 use super::cpu::Window;
 use super::*;
-use crate::check::{Array, Tolerance, check_op, check_op_bf16};
-use candle_core::{Device, Var};
+use crate::check::{Array, Tolerance, check_op, check_op_bf16, device};
+use candle_core::Var;
 
 fn check_max(shape: [usize; 4], kernel: usize, stride: usize, padding: usize) {
     let reference = move |a: &[Array]| {
@@ -31,6 +31,7 @@ fn max_pool_equals_the_reference() {
     check_max([2, 4, 3, 1], 3, 1, 1);
     check_max([1, 3, 7, 2], 1, 3, 0);
     check_max([1, 4, 3, 70], 3, 2, 1);
+    check_max([2, 5, 4, 8], 3, 2, 1);
     check_max([1, 6, 6, 1], 5, 1, 2);
     check_max([1, 1, 1, 3], 3, 2, 1);
 }
@@ -42,7 +43,7 @@ fn average_equals_the_reference() {
         Array::new(&[s[0], s[3]], reference::average(&a[0].data, s[1] * s[2], s[3]))
     };
     let op = |t: &[Tensor]| global_avg_pool(&t[0]);
-    for (shape, seed) in [([3, 2, 5, 7], 1), ([1, 1, 1, 3], 2), ([2, 3, 1, 67], 3)] {
+    for (shape, seed) in [([3, 2, 5, 7], 1), ([1, 1, 1, 3], 2), ([2, 3, 1, 67], 3), ([2, 9, 8, 8], 4)] {
         let x = [Array::random(&shape, seed)];
         check_op(&op, &reference, &x, Tolerance::default()).unwrap();
         check_op_bf16(&op, &reference, &x, &[0], Tolerance::BF16).unwrap();
@@ -50,7 +51,7 @@ fn average_equals_the_reference() {
 }
 
 fn gradient_of_sum(x: &[f32], side: usize, kernel: usize) -> Result<Vec<f32>> {
-    let x = Var::from_slice(x, (1, side, side, 1), &Device::Cpu)?;
+    let x = Var::from_slice(x, (1, side, side, 1), &device()?)?;
     let grads = max_pool2d(&x, kernel, 1, 0)?.sum_all()?.backward()?;
     grads.get(&x).unwrap().flatten_all()?.to_vec1()
 }
@@ -67,7 +68,7 @@ fn ties_give_the_gradient_to_the_first() -> Result<()> {
 #[test]
 fn nan_propagates() -> Result<()> {
     let x = [1.0, f32::NAN, f32::NAN, 3.0];
-    let y = max_pool2d(&Tensor::from_slice(&x, (1, 2, 2, 1), &Device::Cpu)?, 2, 1, 0)?;
+    let y = max_pool2d(&Tensor::from_slice(&x, (1, 2, 2, 1), &device()?)?, 2, 1, 0)?;
     assert!(y.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
     assert_eq!(gradient_of_sum(&x, 2, 2)?, [0.0, 0.0, 1.0, 0.0]);
     Ok(())
@@ -75,7 +76,7 @@ fn nan_propagates() -> Result<()> {
 
 #[test]
 fn impossible_windows_are_refused() -> Result<()> {
-    let x = Tensor::zeros((1, 2, 2, 1), candle_core::DType::F32, &Device::Cpu)?;
+    let x = Tensor::zeros((1, 2, 2, 1), candle_core::DType::F32, &device()?)?;
     for (kernel, stride, padding) in [(3, 1, 0), (0, 1, 0), (2, 0, 0), (2, 1, 2), (16, 1, 8)] {
         assert!(max_pool2d(&x, kernel, stride, padding).is_err(), "{kernel} {stride} {padding}");
     }
