@@ -29,6 +29,8 @@ pub mod optimizer;
 pub mod peak;
 pub mod pool;
 pub mod relu;
+#[cfg(test)]
+mod sanitize;
 mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod words;
