@@ -46,7 +46,8 @@ impl Array {
 
     /// The same shape with every value rounded to bf16.
     pub fn rounded(&self) -> Self {
-        self.map(|v| half::bf16::from_f64(v).to_f64())
+        // `from_f64` does not look at the lower half of a double, and takes what is just above a tie for one.
+        self.map(|v| half::bf16::from_f32(v as f32).to_f64())
     }
 
     /// The array as an f32 tensor on the [`device`] of the tests.
@@ -341,7 +342,8 @@ fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{CpuStorage, CustomOp1, Shape};
+    use candle_core::backend::{BackendDevice, BackendStorage};
+    use candle_core::{CpuStorage, CudaStorage, CustomOp1, Shape};
 
     /// x^2 that takes its input for contiguous, with a backward of `factor` x, which must be 2.
     struct Square {
@@ -358,6 +360,12 @@ mod tests {
             let x = x[layout.start_offset()..].iter().cycle();
             let y = x.take(layout.shape().elem_count()).map(|v| v * v).collect();
             Ok((CpuStorage::F32(y), layout.shape().clone()))
+        }
+
+        /// On the CPU: what is tested is the check.
+        fn cuda_fwd(&self, storage: &CudaStorage, layout: &candle_core::Layout) -> Result<(CudaStorage, Shape)> {
+            let (y, shape) = self.cpu_fwd(&storage.to_cpu_storage()?, layout)?;
+            Ok((storage.device().storage_from_cpu_storage(&y)?, shape))
         }
 
         fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
