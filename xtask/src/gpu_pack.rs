@@ -1,27 +1,17 @@
 //! `cargo xtask gpu-pack`: one folder with everything that is to be seen on a GPU, for a machine that has no Rust and no network.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::built;
 use crate::cuda::Toolkit;
-use crate::process::{cargo, root, run};
+use crate::process::{root, run};
 
 /// What is packed must stay below this, so that it can be carried.
 const LIMIT: u64 = 60_000_000;
-
-/// The packages whose programs are packed, always named together: other sets would build the dependencies again with other features.
-const PACKAGES: [&str; 4] = ["diptych", "diptych-bench", "diptych-kernels", "diptych-tests"];
-
-/// Programs: the name in the pack, the kind of cargo's target, its name, whether it is a test program.
-const PROGRAMS: [(&str, &str, &str, bool); 4] = [
-    ("diptych", "bin", "diptych", false),
-    ("diptych-bench", "bin", "diptych-bench", false),
-    ("test-kernels", "lib", "diptych_kernels", true),
-    ("test-golden", "test", "golden", true),
-];
 
 /// Builds the pack in `out`, which is made anew.
 pub(crate) fn pack(out: &Path) -> Result<()> {
@@ -31,7 +21,7 @@ pub(crate) fn pack(out: &Path) -> Result<()> {
         fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))?;
     }
     fs::create_dir_all(out.join("fixtures")).with_context(|| format!("cannot make {}", out.display()))?;
-    for (name, program) in programs(&toolkit)? {
+    for (name, program) in built::programs(&toolkit, true)? {
         let target = out.join(name);
         fs::copy(&program, &target).with_context(|| format!("cannot copy {}", program.display()))?;
         run(Command::new("strip").arg(&target))?;
@@ -60,43 +50,6 @@ fn refuse_other_things(out: &Path) -> Result<()> {
         bail!("{} is there and holds something else than a pack; name another folder with --out", out.display());
     }
     Ok(())
-}
-
-/// The built programs under their names in the pack.
-fn programs(toolkit: &Toolkit) -> Result<Vec<(&'static str, PathBuf)>> {
-    let mut text = String::new();
-    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
-    for words in [&["build", "--bins"][..], &["test", "--no-run", "--lib", "--test", "golden"]] {
-        let mut command = cargo();
-        command.args(words).args(packages.clone()).args(["--release", "--features", "cuda"]);
-        command.args(["--message-format=json-render-diagnostics", "--manifest-path"]).arg(root().join("Cargo.toml"));
-        eprintln!("$ cargo {} --release --features cuda", words.join(" "));
-        let output = toolkit
-            .apply(&mut command)
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .context("cannot start cargo")?;
-        if !output.status.success() {
-            bail!("the programs of the pack did not build; cargo's messages are above");
-        }
-        text += &String::from_utf8_lossy(&output.stdout);
-    }
-    let found = |(_, kind, name, test): &(&str, &str, &str, bool)| {
-        text.lines().filter_map(|line| program(line, kind, name, *test)).next_back()
-    };
-    PROGRAMS
-        .iter()
-        .map(|wanted| Ok((wanted.0, found(wanted).with_context(|| format!("cargo named no program {}", wanted.2))?)))
-        .collect()
-}
-
-/// The program that a line of cargo's messages names, if it is this one.
-fn program(line: &str, kind: &str, name: &str, test: bool) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let kinds = message["target"]["kind"].as_array()?;
-    let ours =
-        kinds.iter().any(|of| of == kind) && message["target"]["name"] == name && message["profile"]["test"] == test;
-    message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
 }
 
 fn copy_into(file: &Path, folder: &Path) -> Result<()> {
@@ -138,16 +91,6 @@ mod tests {
         assert!(error.contains("holds something else"), "{error}");
         fs::write(folder.path().join("run.sh"), "").unwrap();
         refuse_other_things(folder.path()).unwrap();
-    }
-
-    #[test]
-    fn programs_are_told_from_their_tests() {
-        let line = |test: bool| {
-            let target = serde_json::json!({ "kind": ["bin"], "name": "diptych" });
-            serde_json::json!({ "target": target, "profile": { "test": test }, "executable": "a/diptych" }).to_string()
-        };
-        assert_eq!(program(&line(false), "bin", "diptych", false), Some("a/diptych".into()));
-        assert_eq!(program(&line(true), "bin", "diptych", false), None);
     }
 
     #[test]

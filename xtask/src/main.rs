@@ -4,8 +4,10 @@
 //! the project's habits. This program stays thin: whatever has a tensor in it lives in `crates/`.
 
 mod binary;
+mod built;
 mod checks;
 mod cuda;
+mod emulate;
 mod emulator;
 mod gpu_pack;
 mod process;
@@ -74,6 +76,11 @@ enum Habit {
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests of the CUDA side on an emulated GPU
+    Emulate {
+        /// Only tests with this in their names
+        filter: Option<String>,
+    },
     /// Pack everything that is to be seen on a GPU into one folder, for a machine without Rust
     GpuPack {
         /// The folder, made anew
@@ -121,6 +128,7 @@ fn run() -> Result<ExitCode> {
         Habit::Fixtures { python, filter } => checks::fixtures(python, filter.as_deref()),
         Habit::CudaToolkit => cuda::toolkit(),
         Habit::CudaReport { check } => cuda::report(check),
+        Habit::Emulate { filter } => emulate::emulate(filter.as_deref()),
         Habit::GpuPack { out } => gpu_pack::pack(&out),
         Habit::Docs { args } => checks::docs(&args),
     };
