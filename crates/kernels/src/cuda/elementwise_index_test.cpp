@@ -2,6 +2,7 @@
 
 #include "elementwise.h"
 
+#include <initializer_list>
 #include <stdio.h>
 
 int main() {
