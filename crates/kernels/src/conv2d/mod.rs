@@ -6,9 +6,17 @@
 mod avx512;
 mod bf16;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
+#[cfg(feature = "cuda")]
+mod cudnn;
 mod direct;
 mod direct_grad;
 mod geometry;
+#[cfg(feature = "cuda")]
+mod implicit;
 mod outer;
 mod pack;
 mod portable;
@@ -19,8 +27,12 @@ mod reference;
 mod tests;
 mod winograd;
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Memory};
 use crate::dense::{self, Dense, activation, input, slice};
 use crate::isa::Isa;
 use geometry::Geometry;
@@ -41,6 +53,11 @@ const NAME: &str = "conv2d";
 /// else is summed as the definition reads. Both are f32 throughout. The errors of Winograd's (root mean square, against f64) are
 /// 2.0 to 2.4 times those of the plain sum (measured with 64 channels): see `winograd/transform.rs`.
 ///
+/// On a GPU kernels of one pixel and stride 1 are matrix products by cuBLAS. Other convolutions run by cuDNN, with the algorithm that was the fastest
+/// on the arrays of the first call among those that give the same bits every time; where there is no cuDNN, or it refuses, or the environment
+/// variable `DIPTYCH_CUDNN` is `off`, by kernels of ours. [`algorithm`] says which. Products of f32 numbers are exact, or TF32 where Candle's
+/// switch (`set_gemm_reduced_precision_f32`) allows that; for bf16 numbers cuDNN may round the gradient of `w` to bf16.
+///
 /// # NaN and infinity
 /// The plain sum does what IEEE says. Winograd's algorithm keeps every output non-finite that the definition makes so, but it may
 /// give NaN for an infinity, and a non-finite value makes all outputs of the 4x4 tiles that read it non-finite, up to 4 pixels
@@ -49,11 +66,21 @@ const NAME: &str = "conv2d";
 ///
 /// # Errors
 /// If the ranks or channels do not fit, the padded image is smaller than the kernel, a size is 0, `x` is not
-/// f32 or bf16, `w` is not f32, or one of them is not on the CPU.
+/// f32 or bf16, `w` is not f32, or they lie on different devices.
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     let (x, w) = (activation(NAME, "x", x)?, input(NAME, "the weight", w)?);
     let geometry = geometry(x.dims(), w.dims(), stride, padding)?;
     x.apply_op2(&w, Conv2d { geometry })
+}
+
+/// What convolutions on this device run by, in words: `cuDNN 9.19.0`, say. `diptych doctor` tells it.
+pub fn algorithm(device: &Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::algorithm(&Gpu::new(device));
+    }
+    let _ = device;
+    "direct sums, and Winograd's algorithm where it suits".into()
 }
 
 fn geometry(x: &[usize], w: &[usize], stride: usize, padding: usize) -> Result<Geometry> {
@@ -85,6 +112,11 @@ fn geometry(x: &[usize], w: &[usize], stride: usize, padding: usize) -> Result<G
 pub fn forward(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     let (x, w) = (activation(NAME, "x", x)?, input(NAME, "the weight", w)?);
     let g = geometry(x.dims(), w.dims(), stride, padding)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        let y = cuda::forward(&gpu, &g, Memory::of(NAME, &gpu, &x)?, Memory::of(NAME, &gpu, &w)?)?;
+        return y.into_tensor((g.n, g.oh, g.ow, g.o));
+    }
     let (isa, w, shape) = (Isa::detect(), Dense::new(NAME, &w)?, (g.n, g.oh, g.ow, g.o));
     match x.dtype() {
         DType::BF16 => dense::tensor(bf16::forward(isa, &g, &Dense::new(NAME, &x)?, &w), shape),
@@ -114,6 +146,12 @@ pub fn input_grad(
     if let Some(add) = add.as_ref().filter(|add| add.dims() != input) {
         bail!("conv2d: add has the shape {:?}, the input {input:?}", add.dims())
     }
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&dy) {
+        let of = |x| Memory::of(NAME, &gpu, x);
+        let dx = cuda::input_grad(&gpu, &g, of(&w)?, of(&dy)?, add.as_ref().map(of).transpose()?)?;
+        return dx.into_tensor(&input[..]);
+    }
     let (isa, w) = (Isa::detect(), Dense::new(NAME, &w)?);
     match dy.dtype() {
         DType::BF16 => {
@@ -138,6 +176,11 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor, kernel: [usize; 2], stride: usize, p
     };
     let g = geometry(x.dims(), &[o, kernel[0], kernel[1], c], stride, padding)?;
     check_dy(&g, &dy)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(&x) {
+        let dw = cuda::weight_grad(&gpu, &g, Memory::of(NAME, &gpu, &x)?, Memory::of(NAME, &gpu, &dy)?)?;
+        return dw.into_tensor((g.o, g.kh, g.kw, g.c));
+    }
     let isa = Isa::detect();
     let dw = match x.dtype() {
         DType::BF16 => bf16::weight_grad(isa, &g, &Dense::new(NAME, &x)?, &Dense::new(NAME, &dy)?),
@@ -171,6 +214,13 @@ impl CustomOp2 for Conv2d {
             _ => CpuStorage::F32(cpu::forward(isa, g, slice(NAME, s1, l1)?, w)),
         };
         Ok((y, (g.n, g.oh, g.ow, g.o).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (gpu, g) = (Gpu::new(&s1.device), &self.geometry);
+        let (x, w) = (Memory::of_storage(NAME, s1, l1)?, Memory::of_storage(NAME, s2, l2)?);
+        Ok((cuda::forward(&gpu, g, x, w)?.into_storage(), (g.n, g.oh, g.ow, g.o).into()))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

@@ -19,7 +19,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, DeviceR
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 
-pub(crate) use cast::{Cast, cast, cast_into};
+pub(crate) use cast::{cast, cast_into};
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
 pub(crate) use upload::Uploader;
@@ -154,6 +154,19 @@ impl Gpu {
         self.stream.context().bind_to_thread().w()?;
         // SAFETY: the memory is that many bytes of this device, alive until the stream has passed this point.
         unsafe { result::memset_d8_async(memory.pointer(), 0, memory.bytes(), self.stream.cu_stream()).w() }
+    }
+
+    /// Copies values from one place to another of the same size.
+    pub(crate) fn copy(&self, from: Memory, to: Memory) -> Result<()> {
+        if from.bytes() != to.bytes() {
+            bail!("a copy of {} bytes to {}", from.bytes(), to.bytes())
+        }
+        if from.bytes() == 0 {
+            return Ok(());
+        }
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: both are that many bytes of this device, alive until the stream has passed this point.
+        unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), from.bytes(), self.stream.cu_stream()).w() }
     }
 
     /// Copies values of the host to the device: parameters of a launch that are too many to be its arguments.
