@@ -4,6 +4,7 @@
 //! its test can feed it a broken example. A finding says where, what, why, and what to do.
 
 mod code;
+mod kernels;
 mod manifests;
 mod source;
 mod text;
@@ -40,6 +41,7 @@ pub(crate) fn run() -> Result<()> {
         let Ok(bytes) = std::fs::read(root.join(path)) else { continue };
         let Ok(text) = String::from_utf8(bytes) else { continue };
         findings.extend(text::check(path, &text, |link| root.join(link).exists()));
+        findings.extend(kernels::check(path, &text));
         if path.ends_with(".rs") {
             sources.push(Source::new(path, &text));
         }

@@ -17,7 +17,7 @@ pub(crate) fn check(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
 }
 
 fn is_source(path: &str) -> bool {
-    [".rs", ".py", ".cu"].iter().any(|ending| path.ends_with(ending))
+    [".rs", ".py", ".cu", ".cuh", ".h", ".cpp"].iter().any(|ending| path.ends_with(ending))
 }
 
 fn length(path: &str, text: &str) -> Vec<Finding> {
