@@ -1,20 +1,15 @@
-// The device, its context, streams and events: one device, and everything is done when a call returns.
+// The device and its context: one device, whose numbers are those of an H200.
 #include "driver.h"
 #include "memory.h"
 
 #include <cstdio>
 #include <cstring>
-#include <ctime>
 
 namespace {
 
-// What contexts, streams and pools point to; nobody looks inside.
+// What contexts and pools point to; nobody looks inside.
 char context, pool;
 thread_local void* current = nullptr;
-
-struct Event {
-    timespec at;
-};
 
 const struct { Result code; const char *name, *text; } ERRORS[] = {
     {SUCCESS, "CUDA_SUCCESS", "no error"},
@@ -25,6 +20,7 @@ const struct { Result code; const char *name, *text; } ERRORS[] = {
     {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported by the emulator"},
 };
 
@@ -61,12 +57,6 @@ int attribute(int number) {
     case 115: return 1;                          // Memory pools.
     default: return 0;
     }
-}
-
-timespec now() {
-    timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return at;
 }
 
 } // namespace
@@ -106,38 +96,12 @@ Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 Result cuCtxSetCurrent(void* c) { return current = c, SUCCESS; }
 Result cuCtxGetCurrent(void** c) { return *c = current, SUCCESS; }
 Result cuCtxGetDevice(int* device) { return *device = 0, SUCCESS; }
-Result cuCtxSynchronize() { return SUCCESS; }
 Result cuCtxSetFlags(unsigned) { return SUCCESS; }
 Result cuCtxSetLimit(int, size_t) { return SUCCESS; }
 Result cuCtxGetLimit(size_t* value, int) { return *value = 0, SUCCESS; }
 Result cuCtxSetCacheConfig(int) { return SUCCESS; }
 Result cuCtxGetCacheConfig(int* config) { return *config = 0, SUCCESS; }
 Result cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, SUCCESS; }
-
-Result cuStreamCreate(void** stream, unsigned) { return *stream = new char, SUCCESS; }
-Result cuStreamCreateWithPriority(void** stream, unsigned, int) { return *stream = new char, SUCCESS; }
-Result cuStreamDestroy_v2(void* stream) { return delete static_cast<char*>(stream), SUCCESS; }
-Result cuStreamSynchronize(void*) { return SUCCESS; }
-Result cuStreamQuery(void*) { return SUCCESS; }
-Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-Result cuStreamAttachMemAsync(void*, Pointer, size_t, unsigned) { return SUCCESS; }
-Result cuLaunchHostFunc(void*, void (*function)(void*), void* data) { return function(data), SUCCESS; }
-// Nothing is ever recorded instead of being done.
-Result cuStreamIsCapturing(void*, int* status) { return *status = 0, SUCCESS; }
-Result cuStreamBeginCapture_v2(void*, int) { return NOT_SUPPORTED; }
-Result cuStreamEndCapture(void*, void** graph) { return *graph = nullptr, NOT_SUPPORTED; }
-
-Result cuEventCreate(void** event, unsigned) { return *event = new Event{now()}, SUCCESS; }
-Result cuEventDestroy_v2(void* event) { return delete static_cast<Event*>(event), SUCCESS; }
-Result cuEventRecord(void* event, void*) { return static_cast<Event*>(event)->at = now(), SUCCESS; }
-Result cuEventQuery(void*) { return SUCCESS; }
-Result cuEventSynchronize(void*) { return SUCCESS; }
-Result cuEventElapsedTime(float* ms, void* from, void* to) {
-    const timespec &a = static_cast<Event*>(from)->at, &b = static_cast<Event*>(to)->at;
-    *ms = (float)(1e3 * (double)(b.tv_sec - a.tv_sec) + 1e-6 * (double)(b.tv_nsec - a.tv_nsec));
-    return SUCCESS;
-}
-Result cuEventElapsedTime_v2(float* ms, void* from, void* to) { return cuEventElapsedTime(ms, from, to); }
 
 Result cuDeviceGetDefaultMemPool(void** out, int) { return *out = &pool, SUCCESS; }
 Result cuDeviceGetMemPool(void** out, int) { return *out = &pool, SUCCESS; }

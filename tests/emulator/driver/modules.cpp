@@ -1,6 +1,7 @@
 // Modules and launches. A module's image is not run: it says which kernels it holds, and those of that name are taken from
 // the libraries beside this one.
 #include "driver.h"
+#include "streams.h"
 
 #include "../core/engine.h"
 
@@ -9,6 +10,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace emulator {
 namespace {
@@ -132,9 +134,9 @@ Result cuFuncSetAttribute(void* handle, int attribute, int value) {
 Result cuFuncSetCacheConfig(void*, int) { return SUCCESS; }
 
 Result cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                      unsigned shared, void*, void** params, void** extra) {
+                      unsigned shared, void* stream, void** params, void** extra) {
     const auto* function = static_cast<Function*>(handle);
-    const emulator::Kernel& kernel = *function->kernel;
+    const emulator::Kernel kernel = *function->kernel;
     const auto refuse = [&](const char* why) {
         fprintf(stderr, "emulator: kernel %s, grid (%u, %u, %u), block (%u, %u, %u), %u bytes shared: %s\n", kernel.name, gx, gy,
                 gz, bx, by, bz, shared, why);
@@ -144,7 +146,17 @@ Result cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsig
     if (!gx || !gy || !gz || gx > 0x7fffffffu || gy > 65535 || gz > 65535) return refuse("not a possible grid");
     if (!bx || !by || !bz || bz > 64 || (uint64_t)bx * by * bz > 1024) return refuse("not a possible block");
     if ((int)shared > function->most_dynamic) return refuse("more shared memory than was asked for with cuFuncSetAttribute");
-    emulator::run({kernel.name, {gx, gy, gz}, {bx, by, bz}, shared, kernel.function, kernel.invoke, params});
+    // The values of the arguments are those of now.
+    std::vector<std::vector<unsigned char>> values;
+    for (size_t i = 0; i < kernel.parameters; i++) {
+        const auto* first = static_cast<unsigned char*>(params[i]);
+        values.emplace_back(first, first + kernel.sizes[i]);
+    }
+    emulator::later(stream, [=, values = std::move(values)]() mutable {
+        std::vector<void*> at;
+        for (auto& value : values) at.push_back(value.data());
+        emulator::run({kernel.name, {gx, gy, gz}, {bx, by, bz}, shared, kernel.function, kernel.invoke, at.data()});
+    });
     return SUCCESS;
 }
 Result cuLaunchCooperativeKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**) {

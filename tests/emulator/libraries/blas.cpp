@@ -1,4 +1,5 @@
 // Stands in for cuBLAS: matrix products as Candle and this workspace ask for them.
+#include "later.h"
 #include "values.h"
 
 #include <cstdio>
@@ -79,17 +80,19 @@ int refuse(const char* why) {
     return INVALID_VALUE;
 }
 
-int run(const Product& p, bool f64, int batches) {
+int run(void* stream, const Product& p, bool f64, int batches) {
     if (p.m < 0 || p.n < 0 || p.k < 0 || batches < 0) return refuse("a negative size");
     const auto too_short = [](const Matrix& x, int rows, int columns) {
         return x.leading < std::max(1, x.transposed ? columns : rows);
     };
     if (too_short(p.a, p.m, p.k) || too_short(p.b, p.k, p.n) || too_short(p.c, p.m, p.n))
         return refuse("a leading dimension shorter than a column");
-    for (int batch = 0; batch < batches; batch++) {
-        if (f64) multiply<double>(p, batch);
-        else multiply<float>(p, batch);
-    }
+    later(stream, [=] {
+        for (int batch = 0; batch < batches; batch++) {
+            if (f64) multiply<double>(p, batch);
+            else multiply<float>(p, batch);
+        }
+    });
     return SUCCESS;
 }
 
@@ -125,7 +128,7 @@ int cublasGemmStridedBatchedEx(Handle* handle, int ta, int tb, int m, int n, int
     p.c.base = c, p.c.leading = ldc, p.c.stride = c_stride;
     // 3: the mode of the handle that allows TF32 for every product of floats.
     p.tf32 = p.a.type == Type::F32 && (compute == FAST_TF32 || (compute == COMPUTE_F32 && handle->math == 3));
-    return run(p, f64, batches);
+    return run(handle->stream, p, f64, batches);
 }
 
 int cublasGemmEx(Handle* handle, int ta, int tb, int m, int n, int k, const void* alpha, void* a, int a_type, int lda, void* b,

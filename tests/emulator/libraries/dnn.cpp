@@ -1,5 +1,6 @@
 // Stands in for cuDNN: descriptors and convolutions in both directions.
 #include "convolution.h"
+#include "later.h"
 
 #include <cstdio>
 
@@ -103,13 +104,13 @@ int size_of(Direction direction, const Convolution& conv, const Tensor& x, const
     return *bytes = memory_of(direction, algorithm, x, w), SUCCESS;
 }
 
-// Checks a call, and uses its workspace up.
-int prepare(Direction direction, const Convolution& conv, const Tensor& x, const Tensor& w, const Tensor& y, int algorithm,
+// Checks a call, and uses its workspace up in its place in the stream.
+int prepare(const Handle& handle, Direction direction, const Convolution& conv, const Tensor& x, const Tensor& w, const Tensor& y, int algorithm,
             void* memory, size_t bytes, Shape& shape) {
     size_t needed;
     if (const int code = size_of(direction, conv, x, w, y, algorithm, &needed)) return code;
     if (bytes < needed || (needed && !memory)) return refuse("the workspace is smaller than what was asked for");
-    if (needed) memset(memory, 0xff, needed);
+    if (needed) later(handle.stream, [=] { memset(memory, 0xff, needed); });
     shape = conv.shape;
     shape.tf32 = conv.math != MATH_FMA;
     return SUCCESS;
@@ -134,11 +135,11 @@ float number(const void* p) { return *static_cast<const float*>(p); }
                                               int* given, Performance* results) {                                      \
         return offer(direction, *conv, *x, *w, *y, asked, given, results, SIZE_MAX);                                   \
     }                                                                                                                  \
-    int cudnnFindConvolution##word##AlgorithmEx(Handle*, Tensor* A, const void*, Tensor* B, const void*,               \
+    int cudnnFindConvolution##word##AlgorithmEx(Handle* handle, Tensor* A, const void*, Tensor* B, const void*,               \
                                                 Convolution* conv, Tensor* C, void* result, int asked, int* given,     \
                                                 Performance* results, void*, size_t bytes) {                           \
         /* A trial overwrites the result. */                                                                           \
-        memset(result, 0xff, values::size(C->type));                                                                   \
+        later(handle->stream, [result, bytes = values::size(C->type)] { memset(result, 0xff, bytes); });               \
         return offer(direction, *conv, *x, *w, *y, asked, given, results, bytes);                                      \
     }                                                                                                                  \
     int cudnnGetConvolution##word##WorkspaceSize(Handle*, Tensor* A, Tensor* B, Convolution* conv, Tensor* C,          \
@@ -193,25 +194,34 @@ DIPTYCH_ALGORITHMS(Forward, Direction::Forward, x, w, y, x, w, y)
 DIPTYCH_ALGORITHMS(BackwardData, Direction::Data, w, y, x, x, w, y)
 DIPTYCH_ALGORITHMS(BackwardFilter, Direction::Filter, x, y, w, x, w, y)
 
-int cudnnConvolutionForward(Handle*, const void* alpha, Tensor* x, const void* xs, Tensor* w, const void* ws,
+int cudnnConvolutionForward(Handle* handle, const void* alpha, Tensor* x, const void* xs, Tensor* w, const void* ws,
                             Convolution* conv, int algorithm, void* memory, size_t bytes, const void* beta, Tensor* y, void* ys) {
     Shape shape;
-    if (const int code = prepare(Direction::Forward, *conv, *x, *w, *y, algorithm, memory, bytes, shape)) return code;
-    return convolution::forward(shape, *x, xs, *w, ws, number(alpha), number(beta), *y, ys), SUCCESS;
+    if (const int code = prepare(*handle, Direction::Forward, *conv, *x, *w, *y, algorithm, memory, bytes, shape)) return code;
+    later(handle->stream, [=, a = number(alpha), b = number(beta), x = *x, w = *w, y = *y] {
+        convolution::forward(shape, x, xs, w, ws, a, b, y, ys);
+    });
+    return SUCCESS;
 }
-int cudnnConvolutionBackwardData(Handle*, const void* alpha, Tensor* w, const void* ws, Tensor* dy, const void* dys,
+int cudnnConvolutionBackwardData(Handle* handle, const void* alpha, Tensor* w, const void* ws, Tensor* dy, const void* dys,
                                  Convolution* conv, int algorithm, void* memory, size_t bytes, const void* beta, Tensor* dx,
                                  void* dxs) {
     Shape shape;
-    if (const int code = prepare(Direction::Data, *conv, *dx, *w, *dy, algorithm, memory, bytes, shape)) return code;
-    return convolution::backward_data(shape, *w, ws, *dy, dys, number(alpha), number(beta), *dx, dxs), SUCCESS;
+    if (const int code = prepare(*handle, Direction::Data, *conv, *dx, *w, *dy, algorithm, memory, bytes, shape)) return code;
+    later(handle->stream, [=, a = number(alpha), b = number(beta), w = *w, dy = *dy, dx = *dx] {
+        convolution::backward_data(shape, w, ws, dy, dys, a, b, dx, dxs);
+    });
+    return SUCCESS;
 }
-int cudnnConvolutionBackwardFilter(Handle*, const void* alpha, Tensor* x, const void* xs, Tensor* dy, const void* dys,
+int cudnnConvolutionBackwardFilter(Handle* handle, const void* alpha, Tensor* x, const void* xs, Tensor* dy, const void* dys,
                                    Convolution* conv, int algorithm, void* memory, size_t bytes, const void* beta, Tensor* dw,
                                    void* dws) {
     Shape shape;
-    if (const int code = prepare(Direction::Filter, *conv, *x, *dw, *dy, algorithm, memory, bytes, shape)) return code;
-    return convolution::backward_filter(shape, *x, xs, *dy, dys, number(alpha), number(beta), *dw, dws), SUCCESS;
+    if (const int code = prepare(*handle, Direction::Filter, *conv, *x, *dw, *dy, algorithm, memory, bytes, shape)) return code;
+    later(handle->stream, [=, a = number(alpha), b = number(beta), x = *x, dy = *dy, dw = *dw] {
+        convolution::backward_filter(shape, x, xs, dy, dys, a, b, dw, dws);
+    });
+    return SUCCESS;
 }
 
 } // extern "C"

@@ -35,9 +35,12 @@ const NUMBERS: &[&str] = &[
     "-Wno-unknown-pragmas",
 ];
 
+/// What all others are linked with, and so the first to be built.
+const DRIVER: &str = "libcuda.so.1";
+
 /// A stand-in: file name, folders or files of its source.
 const LIBRARIES: [(&str, &[&str], &[&str]); 4] = [
-    ("libcuda.so.1", &["core", "driver"], &["-O2", "-Wno-unknown-pragmas"]),
+    (DRIVER, &["core", "driver"], &["-O2", "-Wno-unknown-pragmas"]),
     ("libcublas.so.13", &["libraries/blas.cpp"], NUMBERS),
     ("libcurand.so.10", &["libraries/rand.cpp"], NUMBERS),
     ("libcudnn.so.9", &["libraries/dnn.cpp", "libraries/convolution.cpp"], NUMBERS),
@@ -64,7 +67,11 @@ pub(crate) fn build() -> Result<PathBuf> {
             if part.is_dir() { sources.extend(files(&part, &["cpp"])?) } else { sources.push(part) }
         }
         let inputs = newest(&sources).max(headers);
-        jobs.push(Job { output: out.join(name), inputs, work: Work::Library { sources, flags } });
+        let driver = (name != DRIVER).then(|| out.join(DRIVER));
+        jobs.push(Job { output: out.join(name), inputs, work: Work::Library { sources, flags, driver } });
+        if name == DRIVER {
+            run(&compiler, std::mem::take(&mut jobs))?;
+        }
     }
     run(&compiler, jobs)?;
 
@@ -72,11 +79,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     kernels::remove_others(&out.join("kernels"), &sources)?;
     let jobs = sources.into_iter().map(|source| {
         let output = out.join("kernels").join(format!("{}.so", source.name));
-        Job {
-            output,
-            inputs: source.newest.max(headers),
-            work: Work::Kernels { source, driver: out.join(LIBRARIES[0].0) },
-        }
+        Job { output, inputs: source.newest.max(headers), work: Work::Kernels { source, driver: out.join(DRIVER) } }
     });
     run(&compiler, jobs.collect())?;
     Ok(out)
@@ -91,7 +94,7 @@ struct Job {
 }
 
 enum Work {
-    Library { sources: Vec<PathBuf>, flags: &'static [&'static str] },
+    Library { sources: Vec<PathBuf>, flags: &'static [&'static str], driver: Option<PathBuf> },
     Kernels { source: kernels::Source, driver: PathBuf },
 }
 
@@ -124,12 +127,12 @@ impl Job {
         // Whoever uses the old library at this moment keeps it.
         let part = self.output.with_extension(format!("part{}", std::process::id()));
         match &self.work {
-            Work::Library { sources, flags } => {
+            Work::Library { sources, flags, driver } => {
                 let name = self.output.file_name().unwrap_or_default().to_string_lossy();
                 let mut command = Command::new(compiler);
                 command.args(USUAL).args(*flags).args(["-shared", "-Wl,-z,defs", "-Wl,-Bsymbolic"]);
                 command.arg(format!("-Wl,-soname,{name}")).arg("-I").arg(root().join(HOME));
-                check(command.args(sources).args(["-ldl", "-o"]).arg(&part))?;
+                check(command.args(sources).args(driver).args(["-ldl", "-Wl,-rpath,$ORIGIN", "-o"]).arg(&part))?;
             }
             Work::Kernels { source, driver } => kernels::compile(compiler, source, driver, &part)?,
         }
@@ -223,7 +226,7 @@ mod tests {
         let output = folder.path().join("made");
         fs::write(&output, "").unwrap();
         let job = |inputs| {
-            let work = Work::Library { sources: Vec::new(), flags: &[] };
+            let work = Work::Library { sources: Vec::new(), flags: &[], driver: None };
             vec![Job { output: output.clone(), inputs, work }]
         };
         let nobody = Path::new("/no/compiler");
