@@ -74,6 +74,7 @@ void load_from(const std::string& folder) {
 void load_kernels() {
     static std::once_flag once;
     std::call_once(once, [] {
+        watch_signals();
         Dl_info here;
         if (!dladdr(reinterpret_cast<void*>(load_kernels), &here)) fail("the stand-in for libcuda does not know where it lies");
         const std::string path = here.dli_fname;
