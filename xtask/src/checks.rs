@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cuda::{self, Toolkit};
 use crate::process::{cargo, root, run};
-use crate::tidy;
+use crate::{emulate, tidy};
 
 /// The steps of [`validate`], in order.
-pub(crate) const STEPS: [&str; 6] = ["test", "fmt", "clippy", "doc", "tidy", "package"];
+pub(crate) const STEPS: [&str; 7] = ["test", "fmt", "clippy", "doc", "tidy", "package", "cuda"];
 
 /// Builds the binary that the whole-run tests start, then runs every test of the workspace.
 pub(crate) fn test(args: &[OsString]) -> Result<()> {
@@ -115,8 +116,22 @@ fn step(name: &str) -> Result<()> {
         "tidy" => tidy::run(),
         // The verification build of `cargo package` compiles every crate again, alone; that is done before a release.
         "package" => run(cargo().args(["package", "--workspace", "--no-verify", "--allow-dirty", "--quiet"])),
+        "cuda" => cuda(),
         _ => bail!("no step is called {name}"),
     }
+}
+
+/// Compiles every CUDA kernel for every architecture, lints the code behind the feature, and runs its tests on the emulated GPU.
+fn cuda() -> Result<()> {
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
+        eprintln!("the feature `cuda` is built on Linux on x86-64 only; nothing to check here");
+        return Ok(());
+    }
+    let toolkit = Toolkit::set_up()?;
+    cuda::report(true)?;
+    let lint = ["clippy", "--workspace", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
+    run(toolkit.apply(cargo().args(lint)))?;
+    emulate::emulate(None)
 }
 
 /// Builds the documentation of the workspace's own crates.

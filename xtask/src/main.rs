@@ -52,7 +52,7 @@ enum Habit {
     },
     /// Everything that continuous integration runs
     Validate {
-        /// Leave a step out: test, fmt, clippy, doc, tidy or package
+        /// Leave a step out: test, fmt, clippy, doc, tidy, package or cuda
         #[arg(long, value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(checks::STEPS))]
         skip: Vec<String>,
     },
