@@ -7,6 +7,7 @@
 #![doc = include_str!("../README.md")]
 #![allow(unsafe_code)] // Inner loops: SIMD intrinsics, gemm and disjoint parallel writes, each with a SAFETY note.
 
+pub mod augment;
 pub mod batch_norm;
 pub mod check;
 pub mod conv2d;

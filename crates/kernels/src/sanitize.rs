@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, Var};
 
+use crate::augment::{BoxFilter, Color, Form, Picture, View, views};
 use crate::check::Array;
 use crate::optimizer::{Item, LarsStep, Ratio, SgdStep, ema_steps, fault, lars_steps, sgd_steps};
 
@@ -75,6 +76,7 @@ fn sanitize_losses() -> Result<()> {
 
 #[test]
 fn sanitize_optimizers() -> Result<()> {
+    let _shared = crate::optimizer::tests::shared();
     let var = |seed| -> Result<Var> { Var::from_tensor(&Array::random(&[1000 + seed as usize], seed).tensor()?) };
     let (weights, buffers) = ([var(1)?, var(2)?], [var(1)?, var(2)?]);
     let gradients = [var(1)?, var(2)?];
@@ -86,6 +88,34 @@ fn sanitize_optimizers() -> Result<()> {
     ema_steps(&[("w", &weights[0], gradients[0].as_tensor())], 0.9)?;
     assert_eq!(fault(weights[0].device())?, None);
     weights.iter().try_for_each(|weight| finite(weight))
+}
+
+#[test]
+fn sanitize_views() -> Result<()> {
+    let device = crate::check::device()?;
+    if device.is_cpu() {
+        return Ok(());
+    }
+    let bytes = Tensor::ones(7 * 9 * 3, DType::U8, &device)?;
+    let jitter = [Color::Hue(0.1), Color::Brightness(1.2), Color::Contrast(0.7), Color::Saturation(0.5)].map(Some);
+    let plain = View {
+        picture: 0,
+        corner: [1, 0],
+        extent: [6, 9],
+        bicubic: true,
+        flip: true,
+        jitter,
+        grayscale: false,
+        blur: None,
+        solarize: None,
+    };
+    let blur = Some(BoxFilter { radius: 1, near: 5 << 20, far: 1 << 19 });
+    for (size, dtype) in [(8, DType::F32), (5, DType::BF16), (800, DType::BF16)] {
+        let form = Form { size, mean: [0.5; 3], std: [0.2; 3], dtype };
+        let picture = Picture { start: 0, width: 7, height: 9 };
+        finite(&views(&bytes, &[picture], &[plain, View { blur, ..plain }], &form)?)?;
+    }
+    Ok(())
 }
 
 /// The same settings for every tensor.

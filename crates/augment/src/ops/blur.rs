@@ -12,22 +12,25 @@ const PASSES: usize = 3;
 /// Blurs with a standard deviation of `sigma` pixels. Zero (or less) leaves the picture alone.
 pub fn gaussian_blur(image: &mut Image, sigma: f32) {
     if sigma > 0.0 {
-        blur(image, &Filter::of_sigma(sigma));
+        blur(image, &BoxFilter::of_sigma(sigma));
     }
 }
 
-/// A box of 2 `radius` + 1 values, and a fraction of the next value at both ends.
-struct Filter {
-    radius: usize,
+/// What [`gaussian_blur`] passes over a picture: a box of 2 `radius` + 1 values, and a fraction of the next value at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoxFilter {
+    /// Values on each side of the middle one.
+    pub radius: usize,
     /// Weight of a value in the box, in 2^-24.
-    near: u32,
+    pub near: u32,
     /// Weight of the two values beside the box, in 2^-24.
-    far: u32,
+    pub far: u32,
 }
 
-impl Filter {
-    /// Equations 7, 11 and 14 of the paper, in Pillow's mix of f32 and f64.
-    fn of_sigma(sigma: f32) -> Self {
+impl BoxFilter {
+    /// The filter whose three passes have a standard deviation of `sigma` pixels, above 0: equations 7, 11 and 14 of the paper, in Pillow's mix
+    /// of f32 and f64.
+    pub fn of_sigma(sigma: f32) -> Self {
         let variance = sigma * sigma / PASSES as f32;
         let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
         let whole = ((f64::from(length) - 1.0) / 2.0).floor() as f32;
@@ -47,7 +50,7 @@ impl Filter {
 }
 
 vectorized! {
-    fn blur(image: &mut Image, filter: &Filter) {
+    fn blur(image: &mut Image, filter: &BoxFilter) {
         // The radii of sigma up to 2 (all published recipes) have loops of their own, without a running sum.
         match filter.radius {
             0 => {
@@ -68,7 +71,7 @@ vectorized! {
 
 /// The passes along the rows. `pass(line, row, filter)`: `line` is the row with radius + 1 repeated pixels at both ends.
 #[inline(always)]
-fn rows(image: &mut Image, filter: &Filter, pass: impl Fn(&[u8], &mut [u8], &Filter)) {
+fn rows(image: &mut Image, filter: &BoxFilter, pass: impl Fn(&[u8], &mut [u8], &BoxFilter)) {
     let margin = (filter.radius + 1) * 3;
     let length = image.width * 3;
     let mut line = vec![0; length + 2 * margin];
@@ -84,7 +87,7 @@ fn rows(image: &mut Image, filter: &Filter, pass: impl Fn(&[u8], &mut [u8], &Fil
 }
 
 #[inline(always)]
-fn taps<const R: usize>(line: &[u8], row: &mut [u8], filter: &Filter) {
+fn taps<const R: usize>(line: &[u8], row: &mut [u8], filter: &BoxFilter) {
     let line = &line[..row.len() + 6 * (R + 1)];
     for (i, out) in row.iter_mut().enumerate() {
         let mut near = 0;
@@ -97,7 +100,7 @@ fn taps<const R: usize>(line: &[u8], row: &mut [u8], filter: &Filter) {
 
 /// The same for any radius: a running sum per channel.
 #[inline(always)]
-fn slide(line: &[u8], row: &mut [u8], filter: &Filter) {
+fn slide(line: &[u8], row: &mut [u8], filter: &BoxFilter) {
     let reach = 2 * filter.radius + 1;
     for c in 0..3 {
         let at = |x: usize| u32::from(line[3 * x + c]);
@@ -113,7 +116,7 @@ fn slide(line: &[u8], row: &mut [u8], filter: &Filter) {
 /// The passes along the columns, all columns of a row at once. `pass(lines, row, filter)`: `lines` are the
 /// 2 (radius + 1) + 1 rows around the one written.
 #[inline(always)]
-fn columns<const L: usize>(image: &mut Image, filter: &Filter, pass: impl Fn(&[&[u8]; L], &mut [u8], &Filter)) {
+fn columns<const L: usize>(image: &mut Image, filter: &BoxFilter, pass: impl Fn(&[&[u8]; L], &mut [u8], &BoxFilter)) {
     let length = image.width * 3;
     let last = image.height - 1;
     let mut source = vec![0; image.pixels.len()];
@@ -130,7 +133,7 @@ fn columns<const L: usize>(image: &mut Image, filter: &Filter, pass: impl Fn(&[&
 }
 
 #[inline(always)]
-fn stack<const L: usize>(lines: &[&[u8]; L], row: &mut [u8], filter: &Filter) {
+fn stack<const L: usize>(lines: &[&[u8]; L], row: &mut [u8], filter: &BoxFilter) {
     let lines = lines.map(|line| &line[..row.len()]);
     for (i, out) in row.iter_mut().enumerate() {
         let mut near = 0;
@@ -143,7 +146,7 @@ fn stack<const L: usize>(lines: &[&[u8]; L], row: &mut [u8], filter: &Filter) {
 
 /// The same for any radius: a row of running sums.
 #[inline(always)]
-fn columns_sliding(image: &mut Image, filter: &Filter) {
+fn columns_sliding(image: &mut Image, filter: &BoxFilter) {
     let length = image.width * 3;
     let last = image.height - 1;
     let radius = filter.radius;
@@ -206,7 +209,7 @@ mod tests {
     fn the_special_loops_equal_the_general_ones() {
         for (width, height) in [(1, 1), (2, 7), (17, 23), (40, 3)] {
             for sigma in [0.3, 0.9, 1.4, 2.0] {
-                let filter = Filter::of_sigma(sigma);
+                let filter = BoxFilter::of_sigma(sigma);
                 assert!(filter.radius < 2);
                 let (mut special, mut general) = (noise(width, height), noise(width, height));
                 blur(&mut special, &filter);

@@ -11,7 +11,7 @@ mod resize;
 mod solarize;
 
 pub use blend::{brightness, contrast, saturation};
-pub use blur::gaussian_blur;
+pub use blur::{BoxFilter, gaussian_blur};
 pub use crop::{CropBox, center_crop, center_view};
 pub use flip::flip;
 pub use grayscale::grayscale;

@@ -13,7 +13,7 @@ mod cuda;
 pub mod reference;
 mod taken;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 

@@ -13,7 +13,7 @@ const STEPS: usize = 6;
 /// A bad step on a GPU stops those of all tests there: the tests of that are alone.
 static DEVICE: RwLock<()> = RwLock::new(());
 
-fn shared() -> RwLockReadGuard<'static, ()> {
+pub(crate) fn shared() -> RwLockReadGuard<'static, ()> {
     DEVICE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
