@@ -3,6 +3,7 @@
 //! Every rank builds its networks from the same seed, takes the steps of its own rows, and comes out with the same parameters. What is
 //! written, printed and evaluated is rank 0's affair (`record`), and so is the wish to stop, which the others hear of after every step.
 
+mod feed;
 mod record;
 mod session;
 

@@ -1,11 +1,13 @@
 //! One rank of a run: the steps, in the same order on every rank.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use diptych_data::{Loader, LoaderConfig};
+use diptych_data::{Loader, LoaderConfig, Planned};
+use diptych_kernels::device::Uploader;
 use diptych_methods::{Pass, Step, pass};
 use diptych_nn::Batch;
 
+use super::feed::Feed;
 use super::record::{Record, Taken};
 use super::{Outcome, Shared, Watch, scalar, workers};
 use crate::monitor::{bad_gradient, bad_gradient_among, bad_loss};
@@ -71,7 +73,7 @@ impl<'a> Session<'a> {
     }
 
     fn steps(&mut self, run: &mut Prepared, watch: &Watch) -> Result<End> {
-        let mut loader = self.loader(self.loader_config(run))?;
+        let mut feed = self.feed(run, self.loader_config(run))?;
         if let Some(record) = &mut self.record {
             record.tell(run, &self.position)?;
         }
@@ -85,12 +87,11 @@ impl<'a> Session<'a> {
                 record.evaluate(run, &mut self.position)?;
             }
         }
-        while let Some(batch) = loader.next() {
+        while let Some(batch) = feed.next() {
             if let Some(record) = &mut self.record {
-                record.note_skipped(loader.take_skipped())?;
+                record.note_skipped(feed.take_skipped())?;
             }
-            let batch = ready(run, batch.context("the data can't be read")?)?;
-            if let Some(end) = self.step(run, &batch, loader.wait_seconds(), watch)? {
+            if let Some(end) = self.step(run, &batch?, feed.wait_seconds(), watch)? {
                 return Ok(end);
             }
         }
@@ -100,18 +101,25 @@ impl<'a> Session<'a> {
     /// Shows the method the first epoch, before it learns from it.
     fn survey(&self, run: &mut Prepared) -> Result<()> {
         let config = LoaderConfig { end: Some(run.steps_per_epoch), ..self.loader_config(run) };
-        for batch in self.loader(config)? {
-            let batch = ready(run, batch.context("the data can't be read")?)?;
-            for part in batch.parts(run.division.parts().count())? {
+        let mut feed = self.feed(run, config)?;
+        while let Some(batch) = feed.next() {
+            for part in batch?.parts(run.division.parts().count())? {
                 run.method.survey(&part)?;
             }
         }
         Ok(())
     }
 
-    fn loader(&self, config: LoaderConfig) -> Result<Loader> {
+    fn feed(&self, run: &Prepared, config: LoaderConfig) -> Result<Feed> {
         let (train, known) = (self.shared.train.clone(), self.shared.unreadable.clone());
-        Loader::with_known(train, config, known).or_bad_input()
+        let (device, dtype) = (run.device.clone(), run.recipe.trainer.precision.dtype());
+        if device.is_cpu() {
+            let loader = Loader::with_known(train, config, known).or_bad_input()?;
+            return Ok(Feed::Host { loader, dtype });
+        }
+        let recipes = config.recipe.views();
+        let loader = Loader::finishing(train, config, known, Planned).or_bad_input()?;
+        Ok(Feed::Device { loader, uploader: Uploader::new(&device)?, recipes, dtype })
     }
 
     fn loader_config(&self, run: &Prepared) -> LoaderConfig {
@@ -179,12 +187,6 @@ impl<'a> Session<'a> {
         };
         agree(run, wish)
     }
-}
-
-/// A batch in the precision of the run.
-fn ready(run: &Prepared, mut batch: Batch) -> Result<Batch> {
-    batch.views = batch.views.to(&run.device, run.recipe.trainer.precision.dtype())?;
-    Ok(batch)
 }
 
 /// Lets every rank know whether rank 0 wants to end.
