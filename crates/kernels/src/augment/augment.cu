@@ -145,8 +145,8 @@ struct Group {
     }
 };
 
-// For views with a contrast: the operations before it, and the sum of the luma that they leave.
-extern "C" __global__ void augment_gray(const Plan* plans, int size, byte* canvas, unsigned long long* sums) {
+// For views with a contrast: the operations before it, and every block's sum of the luma that they leave.
+extern "C" __global__ void augment_gray(const Plan* plans, int size, byte* canvas, float* sums) {
     __shared__ float room[32];
     const Plan& plan = planned(plans);
     const int contrast = contrast_of(plan);
@@ -168,17 +168,24 @@ extern "C" __global__ void augment_gray(const Plan* plans, int size, byte* canva
         }
     }
     sum = block_sum(sum, room);
-    if (threadIdx.x == 0) atomicAdd(sums + blockIdx.y, (unsigned long long)sum);
+    if (threadIdx.x == 0) sums[(long long)blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
 // What is left of the jitter, and gray; then the bytes, for the blur, or at once the numbers.
 template <typename T>
-__device__ void color(const Plan* plans, int size, byte* canvas, const unsigned long long* sums, const Channels& channels, T* out) {
+__device__ void color(const Plan* plans, int size, byte* canvas, const float* sums, const Channels& channels, T* out) {
+    __shared__ double room[32];
     const Plan& plan = planned(plans);
+    const int contrast = contrast_of(plan), begin = contrast % 4;
+    int gray = 0;
+    if (contrast < 4) {
+        // There were as many blocks as there are now.
+        double sum = 0.0;
+        for (int i = threadIdx.x; i < (int)gridDim.x; i += THREADS) sum += sums[(long long)blockIdx.y * gridDim.x + i];
+        gray = mean_of(block_sum(sum, room), size);
+    }
     const Group group(size);
     if (group.pixels == 0) return;
-    const int contrast = contrast_of(plan), begin = contrast % 4;
-    const int gray = contrast < 4 ? mean_of(sums[blockIdx.y], size) : 0;
     unsigned* words = group.words(canvas, size);
     unsigned bytes[3] = {words[0], words[1], words[2]};
 #pragma unroll
@@ -272,7 +279,7 @@ __device__ void blur_columns(const Plan* plans, int size, int width, const byte*
 
 #define AUGMENT(SUFFIX, T)                                                                                             \
     extern "C" __global__ void augment_color_##SUFFIX(const Plan* plans, int size, byte* canvas,                       \
-                                                      const unsigned long long* sums,                                  \
+                                                      const float* sums,                                               \
                                                       const __grid_constant__ Channels channels, T* out) {             \
         color<T>(plans, size, canvas, sums, channels, out);                                                            \
     }                                                                                                                  \

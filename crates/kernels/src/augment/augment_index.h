@@ -184,8 +184,8 @@ HOST_DEVICE Pixel jittered(const Plan& plan, Pixel p, int from, int to, int gray
     return p;
 }
 
-// A mean of bytes, rounded half up.
-HOST_DEVICE int mean_of(unsigned long long sum, int size) { return (int)((double)sum / (double)((long long)size * size) + 0.5); }
+// The mean of a view's bytes, rounded half up.
+HOST_DEVICE int mean_of(double sum, int size) { return (int)(sum / (double)((long long)size * size) + 0.5); }
 
 HOST_DEVICE constexpr int solarized(int v, int threshold) { return v < threshold ? v : 255 - v; }
 

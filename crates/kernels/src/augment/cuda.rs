@@ -133,7 +133,8 @@ impl Lot {
         let spans = gpu.alloc(DType::U32, self.count * 4 * size)?;
         let between = gpu.alloc(DType::U8, self.between)?;
         let canvas = gpu.alloc(DType::U8, self.count * size * stride(size))?;
-        let sums = gpu.zeros(DType::I64, self.count)?;
+        let groups = (size * size.div_ceil(4)).div_ceil(THREADS);
+        let sums = gpu.alloc(DType::F32, self.count * groups)?;
         let side = size as i32;
         let channels = || {
             let bits: Vec<u64> = mean.iter().chain(&std).map(|v| u64::from(v.to_bits())).collect();
@@ -157,7 +158,6 @@ impl Lot {
         let mut args = [source, (&plans).into(), table[0].into(), table[1].into(), side.into(), (&canvas).into()];
         start("augment_columns", (size * stride(size) / 4).div_ceil(THREADS), 0, &mut args)?;
 
-        let groups = (size * size.div_ceil(4)).div_ceil(THREADS);
         if self.contrasts {
             let mut args = [(&plans).into(), side.into(), (&canvas).into(), (&sums).into()];
             start("augment_gray", groups, 0, &mut args)?;
