@@ -65,11 +65,13 @@ int output_size(const Shape& s, int i, int in, int filter) {
     return (in + 2 * s.pad[i] - s.dilation[i] * (filter - 1) - 1) / s.stride[i] + 1;
 }
 
+// Programs ask for mixtures of types to see whether there is such an algorithm, and are refused without a sentence.
+bool mixed(const Tensor& x, const Tensor& w, const Tensor& y) { return x.type != w.type || x.type != y.type; }
+
 // What does not go together, in a sentence; null if all is well.
 const char* check(const Convolution& conv, const Tensor& x, const Tensor& w, const Tensor& y) {
     if (conv.flipped) return "only cross-correlation is emulated";
     if (conv.sums != 0) return "sums must be floats";
-    if (x.type != w.type || x.type != y.type) return "the types of input, filter and output differ";
     if (x.size[0] != y.size[0]) return "input and output have different numbers of images";
     if (x.size[1] != w.size[1] * conv.shape.groups) return "the channels of the input are not those of the filter";
     if (y.size[1] != w.size[0]) return "the channels of the output are not those of the filter";
@@ -87,6 +89,7 @@ size_t memory_of(Direction direction, int algorithm, const Tensor& x, const Tens
 
 int offer(Direction direction, const Convolution& conv, const Tensor& x, const Tensor& w, const Tensor& y, int asked, int* given,
           Performance* results, size_t limit) {
+    if (mixed(x, w, y)) return BAD_PARAM;
     if (const char* why = check(conv, x, w, y)) return refuse(why);
     *given = 0;
     for (int algorithm : {1, 0}) {
@@ -99,6 +102,7 @@ int offer(Direction direction, const Convolution& conv, const Tensor& x, const T
 }
 
 int size_of(Direction direction, const Convolution& conv, const Tensor& x, const Tensor& w, const Tensor& y, int algorithm, size_t* bytes) {
+    if (mixed(x, w, y)) return BAD_PARAM;
     if (const char* why = check(conv, x, w, y)) return refuse(why);
     if (algorithm != 0 && algorithm != 1) return NOT_SUPPORTED;
     return *bytes = memory_of(direction, algorithm, x, w), SUCCESS;
