@@ -10,6 +10,8 @@
 pub mod augment;
 pub mod batch_norm;
 pub mod check;
+#[cfg(feature = "cuda")]
+mod contrast;
 pub mod conv2d;
 pub mod cross_correlation;
 #[cfg(feature = "cuda")]

@@ -1,6 +1,8 @@
 //! InfoNCE: each query must pick its key among all others, without the N x K matrix of logits in memory.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -10,7 +12,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::dense::{Dense, slice};
-use crate::embeddings::rows;
+use crate::embeddings::rows_for_products;
 
 const NAME: &str = "info_nce";
 
@@ -27,9 +29,11 @@ const NAME: &str = "info_nce";
 /// Memory is O((N + K) D): the N x K matrix is made in tiles and made again in the backward pass. The result is the same
 /// for any number of threads.
 ///
+/// The tensors are f32 or bf16. On the CPU the loss of bf16 values is that of the same numbers in f32. On a GPU, where all are bf16, tensor
+/// cores multiply them as they are, and in the gradient weights rounded to bf16; sums are f32.
+///
 /// # Errors
-/// If the shapes do not fit or one is empty, `temperature` is not positive and finite, or the tensors are not f32 or bf16
-/// on the CPU.
+/// If the shapes do not fit or one is empty, `temperature` is not positive and finite, or the tensors are of another type or on two devices.
 pub fn info_nce(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> Result<Tensor> {
     let (_, d) = extent("q", q)?;
     if q.dims() != k.dims() {
@@ -39,7 +43,7 @@ pub fn info_nce(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> Res
         bail!("{NAME}: the queries are {:?} and the queue {:?}; both need the same width", q.dims(), queue.dims())
     }
     check_temperature(temperature)?;
-    let (q, k, queue) = (rows(NAME, "q", q)?, rows(NAME, "k", k)?, rows(NAME, "queue", &queue.detach())?);
+    let [q, k, queue] = rows_for_products(NAME, [("q", q), ("k", k), ("queue", &queue.detach())])?;
     q.apply_op3(&k, &queue, Beside { temperature, saved: OnceLock::new() })
 }
 
@@ -97,7 +101,7 @@ pub fn info_nce_among(q: &Tensor, keys: &Tensor, pairs: &Pairs, temperature: f64
         bail!("{NAME}: query {i} excludes its own key {}", pairs.positive[i])
     }
     check_temperature(temperature)?;
-    let (q, keys) = (rows(NAME, "q", q)?, rows(NAME, "keys", keys)?);
+    let [q, keys] = rows_for_products(NAME, [("q", q), ("keys", keys)])?;
     q.apply_op2(&keys, Among { temperature, pairs: pairs.clone(), saved: OnceLock::new() })
 }
 
@@ -115,19 +119,27 @@ fn check_temperature(temperature: f64) -> Result<()> {
     Ok(())
 }
 
-/// What a forward pass left for the backward pass.
-fn saved(saved: &OnceLock<cpu::Saved>) -> Result<&cpu::Saved> {
-    match saved.get() {
-        Some(saved) => Ok(saved),
-        None => bail!("{NAME}: backward before forward"),
+/// What a forward pass leaves for the backward pass.
+enum Saved {
+    Cpu(cpu::Saved),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<cuda::Saved>),
+}
+
+fn keep(cell: &OnceLock<Saved>, saved: Saved) -> Result<()> {
+    match cell.set(saved) {
+        Ok(()) => Ok(()),
+        Err(_) => bail!("{NAME}: one op value was applied twice"),
     }
 }
 
-fn keep(cell: &OnceLock<cpu::Saved>, (loss, saved): (f32, cpu::Saved)) -> Result<(CpuStorage, Shape)> {
-    if cell.set(saved).is_err() {
-        bail!("{NAME}: one op value was applied twice")
+/// The device of the forward pass.
+#[cfg(feature = "cuda")]
+fn gpu(q: &Tensor) -> Result<crate::cuda::Gpu> {
+    match crate::cuda::Gpu::of(q) {
+        Some(gpu) => Ok(gpu),
+        None => bail!("{NAME}: backward on another device than forward"),
     }
-    Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
 }
 
 fn scalar(upstream: &Tensor) -> Result<f64> {
@@ -141,7 +153,7 @@ fn like(x: &Tensor, gradient: Vec<f32>) -> Result<Tensor> {
 /// Positives beside the keys.
 struct Beside {
     temperature: f64,
-    saved: OnceLock<cpu::Saved>,
+    saved: OnceLock<Saved>,
 }
 
 impl Beside {
@@ -166,7 +178,24 @@ impl CustomOp3 for Beside {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (q, k, queue) = (slice(NAME, s1, l1)?, slice(NAME, s2, l2)?, slice(NAME, s3, l3)?);
-        keep(&self.saved, cpu::forward(&self.rows(q, k, queue, l1.dims()[1])))
+        let (loss, saved) = cpu::forward(&self.rows(q, k, queue, l1.dims()[1]));
+        keep(&self.saved, Saved::Cpu(saved))?;
+        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+        s3: &candle_core::CudaStorage,
+        l3: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (loss, saved) = cuda::forward_beside([(s1, l1), (s2, l2), (s3, l3)], self.temperature)?;
+        keep(&self.saved, Saved::Cuda(Box::new(saved)))?;
+        Ok((loss, Shape::from(())))
     }
 
     fn bwd(
@@ -177,7 +206,19 @@ impl CustomOp3 for Beside {
         _: &Tensor,
         upstream: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (saved, upstream) = (saved(&self.saved)?, scalar(upstream)?);
+        let saved = match self.saved.get() {
+            None => bail!("{NAME}: backward before forward"),
+            Some(Saved::Cpu(saved)) => saved,
+            #[cfg(feature = "cuda")]
+            Some(Saved::Cuda(saved)) => {
+                let gpu = gpu(q)?;
+                let sides = cuda::Sides::new(&gpu, q, queue, self.temperature)?;
+                let dq = q.track_op().then(|| cuda::query_gradient(&gpu, saved, sides, Some(k), upstream));
+                let dk = k.track_op().then(|| cuda::positive_gradient(&gpu, saved, sides, upstream));
+                return Ok((dq.transpose()?, dk.transpose()?, None));
+            }
+        };
+        let upstream = scalar(upstream)?;
         let (q_rows, k_rows, queue) = (Dense::new(NAME, q)?, Dense::new(NAME, k)?, Dense::new(NAME, queue)?);
         let rows = self.rows(&q_rows, &k_rows, &queue, q.dim(1)?);
         let dq = q.track_op().then(|| like(q, cpu::query_gradient(&rows, saved, upstream)));
@@ -190,7 +231,7 @@ impl CustomOp3 for Beside {
 struct Among {
     temperature: f64,
     pairs: Pairs,
-    saved: OnceLock<cpu::Saved>,
+    saved: OnceLock<Saved>,
 }
 
 impl Among {
@@ -208,7 +249,22 @@ impl CustomOp2 for Among {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let (q, keys) = (slice(NAME, s1, l1)?, slice(NAME, s2, l2)?);
-        keep(&self.saved, cpu::forward(&self.rows(q, keys, l1.dims()[1])))
+        let (loss, saved) = cpu::forward(&self.rows(q, keys, l1.dims()[1]));
+        keep(&self.saved, Saved::Cpu(saved))?;
+        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (loss, saved) = cuda::forward_among([(s1, l1), (s2, l2)], &self.pairs, self.temperature)?;
+        keep(&self.saved, Saved::Cuda(Box::new(saved)))?;
+        Ok((loss, Shape::from(())))
     }
 
     fn bwd(
@@ -218,7 +274,19 @@ impl CustomOp2 for Among {
         _: &Tensor,
         upstream: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (saved, upstream) = (saved(&self.saved)?, scalar(upstream)?);
+        let saved = match self.saved.get() {
+            None => bail!("{NAME}: backward before forward"),
+            Some(Saved::Cpu(saved)) => saved,
+            #[cfg(feature = "cuda")]
+            Some(Saved::Cuda(saved)) => {
+                let gpu = gpu(q)?;
+                let sides = cuda::Sides::new(&gpu, q, keys, self.temperature)?;
+                let dq = q.track_op().then(|| cuda::query_gradient(&gpu, saved, sides, None, upstream));
+                let dk = keys.track_op().then(|| cuda::key_gradient(&gpu, saved, sides, upstream));
+                return Ok((dq.transpose()?, dk.transpose()?));
+            }
+        };
+        let upstream = scalar(upstream)?;
         let (q_rows, key_rows) = (Dense::new(NAME, q)?, Dense::new(NAME, keys)?);
         let rows = self.rows(&q_rows, &key_rows, q.dim(1)?);
         let dq = q.track_op().then(|| like(q, cpu::query_gradient(&rows, saved, upstream)));

@@ -1,7 +1,7 @@
 //! Both forms against the reference, over many tiles, and what must not matter.
 
 use super::*;
-use crate::check::{Array, Tolerance, check_op};
+use crate::check::{Array, Tolerance, check_op, device};
 use crate::{l2_normalize, nt_xent};
 use candle_core::{Device, Var};
 
@@ -126,10 +126,10 @@ fn hostile_values() -> Result<()> {
     let truth = reference::info_nce(&Array::of(&huge)?, &k, &queue, 0.5);
     assert!((f64::from(loss.to_scalar::<f32>()?) / truth - 1.0).abs() < 1e-5);
     assert!(Array::of(loss.backward()?.get(&huge).unwrap())?.data.iter().all(|v| v.is_finite()));
-    let zeros = Tensor::zeros((3, 4), DType::F32, &Device::Cpu)?;
+    let zeros = Tensor::zeros((3, 4), DType::F32, &device()?)?;
     let blind = info_nce(&zeros, &k.tensor()?, &queue.tensor()?, 0.5)?.to_scalar::<f32>()?;
     assert!((blind - 10f32.ln()).abs() < 1e-6);
-    let nan = Tensor::full(f32::NAN, (1, 4), &Device::Cpu)?;
+    let nan = Tensor::full(f32::NAN, (1, 4), &device()?)?;
     let spoiled = Tensor::cat(&[&queue.tensor()?, &nan], 0)?;
     assert!(info_nce(&q.tensor()?, &k.tensor()?, &spoiled, 0.5)?.to_scalar::<f32>()?.is_nan());
     Ok(())
