@@ -1,7 +1,7 @@
 //! Both forms against the reference, at and around D = N, and what must not matter.
 
 use super::*;
-use crate::check::{Array, Tolerance, check_op};
+use crate::check::{Array, Tolerance, check_op, device};
 use candle_core::{Device, Var};
 
 const EPS: f64 = 1e-5;
@@ -164,7 +164,7 @@ fn columns_may_be_scaled_and_rows_permuted() -> Result<()> {
         let before = total(&a, &b)?;
         let scaled = total(&(((&a * 7.0)? + 3.0)?), &(&b * 0.3)?)?;
         assert!((scaled / before - 1.0).abs() < 2e-5, "{scaled} {before}");
-        let order = Tensor::from_vec((0..20u32).map(|i| (i * 7) % 20).collect::<Vec<_>>(), 20, &Device::Cpu)?;
+        let order = Tensor::from_vec((0..20u32).map(|i| (i * 7) % 20).collect::<Vec<_>>(), 20, &device()?)?;
         let permuted = total(&a.index_select(&order, 0)?, &b.index_select(&order, 0)?)?;
         assert!((permuted / before - 1.0).abs() < 1e-5, "{permuted} {before}");
     }
@@ -173,12 +173,12 @@ fn columns_may_be_scaled_and_rows_permuted() -> Result<()> {
 
 #[test]
 fn a_constant_column_is_a_redundancy_of_zero_and_a_nan_is_not_hidden() -> Result<()> {
-    let a = Tensor::new(&[[1f32, 5.0], [2.0, 5.0], [4.0, 5.0]], &Device::Cpu)?;
+    let a = Tensor::new(&[[1f32, 5.0], [2.0, 5.0], [4.0, 5.0]], &device()?)?;
     let parts = barlow_twins(&a, &a, 1.0, EPS)?;
     assert_eq!(parts.redundancy.to_scalar::<f32>()?, 0.0);
     assert!((parts.invariance.to_scalar::<f32>()? - 1.0).abs() < 1e-4);
     for d in [2, 9] {
-        let bad = Tensor::full(f32::NAN, (3, d), &Device::Cpu)?;
+        let bad = Tensor::full(f32::NAN, (3, d), &device()?)?;
         assert!(barlow_twins(&bad, &bad, 1.0, EPS)?.total.to_scalar::<f32>()?.is_nan());
     }
     Ok(())
