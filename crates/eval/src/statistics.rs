@@ -38,7 +38,7 @@ pub fn estimate_statistics(backbone: &dyn Backbone, dataset: &Arc<dyn Dataset>, 
     for batch in transform.batches(shuffled, batch)? {
         let images = batch?.images;
         if images.dim(0)? > 1 {
-            backbone.forward_t(&images, true)?;
+            backbone.forward_t(&images.to_device(&backbone.device())?, true)?;
         }
     }
     Ok(())
