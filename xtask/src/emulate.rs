@@ -39,12 +39,43 @@ pub(crate) fn emulate(filter: Option<&str>) -> Result<()> {
             }
         }
     }
+    if filter.is_none() {
+        whole_run(&programs, &folder)?;
+    }
     Ok(())
+}
+
+/// Trains for two steps on the emulated device and on the CPU: views, networks, loss and optimizer together must give the same losses.
+fn whole_run(programs: &[(&str, PathBuf)], libraries: &Path) -> Result<()> {
+    let program = programs.iter().find(|(name, _)| *name == "diptych").map(|(_, program)| program);
+    let program = program.context("diptych is not among the programs")?;
+    let room = temporary("run")?;
+    let data = room.join("data");
+    run(Command::new(program).args(["draw", "--flat", "--train-size", "40", "--out"]).arg(&data))?;
+    for recipe in ["byol/quickstart", "simclr/quickstart"] {
+        let mut losses = Vec::new();
+        for device in ["cpu", "cuda"] {
+            let out = room.join(recipe.replace('/', "-")).join(device);
+            let settings = ["--epochs", "1", "--batch-size", "16", "--set", "trainer.log_every=1", "--quiet"];
+            let mut command = Command::new(program);
+            command.args(["train", recipe, "--device", device]).args(settings).arg("--data").arg(&data);
+            run(command.arg("--out").arg(&out).env("LD_LIBRARY_PATH", libraries).stdout(Stdio::null()))?;
+            let rows = fs::read_to_string(out.join("metrics.jsonl")).context("the run wrote no metrics")?;
+            let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["loss"].as_f64();
+            losses.push(rows.lines().filter_map(row).collect::<Vec<f64>>());
+        }
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * a.abs();
+        if losses[0].len() != 2 || losses[1].len() != 2 || !losses[0].iter().zip(&losses[1]).all(near) {
+            bail!("{recipe}: the losses on the CPU are {:?}, on the emulated GPU {:?}", losses[0], losses[1]);
+        }
+        eprintln!("{recipe}: the losses of two steps are {:?} on both devices", losses[0]);
+    }
+    fs::remove_dir_all(&room).with_context(|| format!("cannot remove {}", room.display()))
 }
 
 /// Compiles every `*_index_test.cpp` beside the kernels as plain C++, and runs it.
 fn index_tests(filter: Option<&str>) -> Result<()> {
-    let out = tempfile_folder()?;
+    let out = temporary("index")?;
     let mut count = 0;
     for source in tests(&root().join("crates/kernels/src"))? {
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -67,11 +98,12 @@ fn index_tests(filter: Option<&str>) -> Result<()> {
         count += 1;
     }
     eprintln!("{count} tests of index arithmetic passed");
-    Ok(())
+    fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))
 }
 
-fn tempfile_folder() -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("diptych-index-tests-{}", std::process::id()));
+/// An empty folder of this process.
+fn temporary(name: &str) -> Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("diptych-{name}-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
