@@ -13,15 +13,19 @@ use crate::{built, emulator};
 /// The orders in which the emulator runs the threads of a block between barriers: a barrier that is missing gives other numbers in one of them.
 const ORDERS: [&str; 3] = ["forward", "reverse", "shuffled"];
 
-/// Runs the tests of index arithmetic, then those of kernels, losses and whole methods on the emulated device; only those with `filter` in their names, if
-/// there is one.
+/// Runs the tests of index arithmetic, then those of the emulator itself, of kernels, losses and whole methods on the emulated device;
+/// only those with `filter` in their names, if there is one.
 pub(crate) fn emulate(filter: Option<&str>) -> Result<()> {
     index_tests(filter)?;
     let toolkit = Toolkit::set_up()?;
     let folder = emulator::build()?;
+    let own = emulator::self_test(&folder)?;
     let programs = built::programs(&toolkit, false)?;
     for order in ORDERS {
         eprintln!("DIPTYCH_EMULATOR_ORDER={order}");
+        if filter.is_none() {
+            run(Command::new(&own).env("DIPTYCH_EMULATOR_ORDER", order))?;
+        }
         for (name, program) in &programs {
             // Whole methods once: they start the same kernels.
             let wanted = match *name {

@@ -17,7 +17,7 @@ const OF_CANDLE: [&str; 10] =
     ["affine", "binary", "cast", "conv", "fill", "indexing", "reduce", "sort", "ternary", "unary"];
 
 /// What g++ checks in kernels of our own; the driver's stand-in answers (core/checks.cpp).
-const CHECKS: &str = "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow";
+pub(super) const CHECKS: &str = "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow";
 
 /// Kernels look at bytes as values of several types, as nvcc lets them.
 const USUAL: &[&str] = &["-std=c++17", "-O2", "-g1", "-march=native", "-fPIC", "-fno-strict-aliasing", "-w"];

@@ -85,6 +85,21 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(out)
 }
 
+/// The emulator's own test, as a program: right kernels, and mistakes that it must find.
+pub(crate) fn self_test(folder: &Path) -> Result<PathBuf> {
+    let home = root().join(HOME);
+    let program = folder.join("self_test");
+    let mut sources = files(&home.join("core"), &["cpp"])?;
+    sources.push(home.join("self_test.cpp"));
+    if newest(&sources).max(newest(&files(&home, &["h"])?)) >= modified(&program) {
+        let mut command = Command::new(compiler()?);
+        command.args(USUAL).args(["-O1", "-Wno-unknown-pragmas", "-fno-strict-aliasing", "-DDIPTYCH_EMULATOR"]);
+        command.args([kernels::CHECKS, "-rdynamic", "-I"]).arg(&home).args(&sources);
+        check(command.args(["-ldl", "-o"]).arg(&program))?;
+    }
+    Ok(program)
+}
+
 /// Something to compile.
 struct Job {
     output: PathBuf,
