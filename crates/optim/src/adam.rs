@@ -37,7 +37,8 @@ impl Adam {
     /// The moments of a parameter, and how many steps it has taken.
     fn moments(&mut self, name: &str, param: &Param) -> Result<[candle_core::Var; 3]> {
         let mut steps = param.clone();
-        steps.var = candle_core::Var::zeros(1, candle_core::DType::F32, param.var.device())?;
+        // On the host wherever the parameters are: every step reads it.
+        steps.var = candle_core::Var::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?;
         Ok([
             self.buffers.get(&format!("{name}.first"), param)?,
             self.buffers.get(&format!("{name}.second"), param)?,

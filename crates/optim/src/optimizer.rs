@@ -86,19 +86,20 @@ impl Buffers {
             if buffer.var.device().same_device(param.var.device()) {
                 return Ok(buffer.var.clone());
             }
-            self.move_to(param.var.device())?;
-            return self.get(name, param);
+            // A restored buffer lies where its file was read.
+            let var = Var::from_tensor(&buffer.var.to_device(param.var.device())?)?;
+            self.replace(name, &var)?;
+            return Ok(var);
         }
         let var = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
         self.insert(name, var.clone())?;
         Ok(var)
     }
 
-    /// Moves all buffers: restored ones lie where their file was read.
-    fn move_to(&mut self, device: &Device) -> Result<()> {
-        let here = std::mem::replace(self, Self::new());
-        for (name, buffer) in here.store.iter() {
-            self.insert(name, Var::from_tensor(&buffer.var.to_device(device)?)?)?;
+    fn replace(&mut self, name: &str, var: &Var) -> Result<()> {
+        let before = std::mem::replace(self, Self::new());
+        for (other, buffer) in before.store.iter() {
+            self.insert(other, if other == name { var.clone() } else { buffer.var.clone() })?;
         }
         Ok(())
     }

@@ -4,13 +4,18 @@ use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor};
+use diptych_kernels::check::device;
 use diptych_nn::{Group, Init, ParamStore, Role};
 
 use super::*;
 
 /// One parameter of each kind, all ones.
 fn params() -> Result<ParamStore> {
-    let mut store = ParamStore::new(0, &Device::Cpu);
+    params_on(&device()?)
+}
+
+fn params_on(device: &Device) -> Result<ParamStore> {
+    let mut store = ParamStore::new(0, device);
     for (group, name, role) in [
         (Group::Trunk, "conv.weight", Role::Weight),
         (Group::Trunk, "bn.weight", Role::Norm),
@@ -27,7 +32,7 @@ fn params() -> Result<ParamStore> {
 
 /// The gradient 2 for every parameter but those named, whatever its role.
 fn gradients(params: &ParamStore, without: &[&str]) -> Result<GradStore> {
-    let mut loss = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
+    let mut loss = Tensor::zeros((), candle_core::DType::F32, params.device())?;
     for (_, param) in params.iter().filter(|(name, _)| !without.contains(name)) {
         loss = (loss + (param.var.as_tensor() * 2.0)?.sum_all()?)?;
     }
@@ -90,7 +95,7 @@ fn a_missing_gradient_leaves_the_parameter_and_its_momentum() -> Result<()> {
     Ok(())
 }
 
-/// Buffers taken over after 3 steps and 3 steps more equal 6 steps, bit for bit; the given tensors are copied.
+/// Buffers taken over after 3 steps and 3 steps more equal 6 steps, bit for bit, wherever they lay between; the given tensors are copied.
 #[test]
 fn restored_momentum_goes_on_as_if_unbroken() -> Result<()> {
     let make = || Lars::new(0.9, 0.01, 0.02, Variant { lr_in_momentum: true, ..Variant::default() }, Rules::default());
@@ -108,7 +113,8 @@ fn restored_momentum_goes_on_as_if_unbroken() -> Result<()> {
         first.state().iter().map(|(name, p)| (name.to_string(), p.var.as_detached_tensor())).collect();
     assert_eq!(saved.len(), 4, "one buffer for each trainable parameter");
     let mut second = make();
-    second.restore(&saved)?;
+    let read = saved.iter().map(|(name, buffer)| Ok((name.clone(), buffer.to_device(&Device::Cpu)?)));
+    second.restore(&read.collect::<Result<_>>()?)?;
     for step in 3..6 {
         second.step(&resumed, &gradients(&resumed, &[])?, 0.1 * step as f64)?;
     }
@@ -135,7 +141,8 @@ fn a_foreign_buffer_is_named() -> Result<()> {
 
 #[test]
 fn the_first_non_finite_gradient_is_named_and_untrained_ones_are_not_asked() -> Result<()> {
-    let p = params()?;
+    // A bad step on a GPU would stop those of the other tests.
+    let p = params_on(&Device::Cpu)?;
     let mut grads = gradients(&p, &[])?;
     assert_eq!(first_non_finite(&p, &grads)?, None);
     for (name, bad) in [("bn.running_mean", f32::NAN), ("head.weight", f32::INFINITY), ("head.bias", f32::NAN)] {
