@@ -19,7 +19,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, DeviceR
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 
-pub(crate) use cast::{cast, cast_into};
+pub(crate) use cast::{Cast, cast, cast_into};
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
 pub(crate) use upload::Uploader;
@@ -82,6 +82,7 @@ pub(crate) fn describe(device: &CudaDevice) -> Result<Vec<(&'static str, String)
         ("compute", format!("capability {major}.{minor}, {} multiprocessors", Gpu::new(device).multiprocessors()?)),
         ("GPU memory", format!("{}, of which {} are free", gigabytes(total), gigabytes(free))),
         ("driver", format!("CUDA {}.{}", version / 1000, version % 1000 / 10)),
+        ("convolution", crate::conv2d::algorithm(&Device::Cuda(device.clone()))),
     ])
 }
 

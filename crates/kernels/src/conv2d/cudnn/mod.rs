@@ -17,7 +17,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUstreamCaptureStatus;
 use candle_core::{DType, Result, bail};
 
 use super::NAME;
-use crate::cuda::{Buffer, Gpu, Memory};
+use crate::cuda::{Buffer, Cast, Gpu, Memory};
 use plan::Plan;
 
 /// What is computed from the other two of x, w and y.
@@ -98,6 +98,8 @@ pub(super) fn version(gpu: &Gpu) -> Option<usize> {
 pub(super) fn run(gpu: &Gpu, convolution: Convolution, arrays: Arrays, add: Option<Memory>) -> Result<bool> {
     let key = Key { convolution, types: [arrays.x.dtype(), arrays.w.dtype()] };
     let done = with_library(gpu, |library| {
+        let (x, w, y) = (aligned(gpu, arrays.x)?, aligned(gpu, arrays.w)?, aligned(gpu, arrays.y)?);
+        let arrays = Arrays { x: x.memory(), w: w.memory(), y: y.memory() };
         if !library.plans.contains_key(&key) {
             // Measuring waits for the device, which a graph that is being captured cannot do.
             if gpu.stream().capture_status().w()? != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
@@ -124,6 +126,16 @@ pub(super) fn run(gpu: &Gpu, convolution: Convolution, arrays: Arrays, add: Opti
         }
     })?;
     Ok(done.unwrap_or(false))
+}
+
+/// `x`, or a copy of it where it begins in the middle of a vector: cuDNN's algorithms count on 16 bytes. What they write is new, and so aligned.
+fn aligned<'a>(gpu: &Gpu, x: Memory<'a>) -> Result<Cast<'a>> {
+    if x.vectors(0) {
+        return Ok(Cast::Same(x));
+    }
+    let copy = gpu.alloc(x.dtype(), x.len())?;
+    gpu.copy(x, copy.memory())?;
+    Ok(Cast::Copy(copy))
 }
 
 impl<'a> Arrays<'a> {
