@@ -16,7 +16,7 @@ use diptych_nn::{Backbone, Batch, Group, Init, Param, ParamStore, Role, hold_sta
 use diptych_random::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::dictionary::gather_index;
+use crate::dictionary::{gather_index, set_rows};
 use crate::encoder::Encoder;
 use crate::registry::{check_positive, check_projector};
 use crate::{Build, Embeddings, Forward, Method, Step, crops};
@@ -119,8 +119,7 @@ impl Memory {
     /// Overwrites the embeddings of these images.
     fn remember(&self, index: &[u32], views: &[Tensor]) -> Result<()> {
         for (memory, z) in self.embeddings.iter().zip(views) {
-            let places = Tensor::new(index, z.device())?.unsqueeze(1)?.broadcast_as(z.shape())?.contiguous()?;
-            memory.scatter_set(&places, &z.contiguous()?, 0)?;
+            set_rows(memory, index, z)?;
         }
         Ok(())
     }

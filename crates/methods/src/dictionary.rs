@@ -2,6 +2,8 @@
 //!
 //! The third of the paper's dictionaries, the batch itself (end-to-end), remembers nothing.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use diptych_comm::Collective;
 use diptych_kernels::l2_normalize;
@@ -117,9 +119,22 @@ impl MemoryBank {
     /// Moves the entries of these images towards `keys` `[N, D]`: `momentum entry + (1 - momentum) key`, at length 1.
     pub(crate) fn follow(&mut self, index: &[u32], keys: &Tensor, momentum: f64) -> Result<()> {
         let moved = l2_normalize(&((self.of(index)? * momentum)? + (keys * (1.0 - momentum))?)?)?;
-        let places = Tensor::new(index, moved.device())?.unsqueeze(1)?.broadcast_as(moved.shape())?.contiguous()?;
-        self.entries.scatter_set(&places, &moved, 0)
+        set_rows(&self.entries, index, &moved)
     }
+}
+
+/// Puts `rows` `[N, D]` in the places `index` of `table` `[M, D]`. Of rows for one place (an image that stands in for a broken one) the last stays,
+/// on every device.
+pub(crate) fn set_rows(table: &Var, index: &[u32], rows: &Tensor) -> Result<()> {
+    let last: BTreeMap<u32, u32> = index.iter().copied().zip(0..).collect();
+    let device = rows.device();
+    let rows = match last.len() == index.len() {
+        true => rows.contiguous()?,
+        false => rows.index_select(&Tensor::new(last.values().copied().collect::<Vec<_>>(), device)?, 0)?,
+    };
+    let index = if last.len() == index.len() { index.to_vec() } else { last.into_keys().collect() };
+    let places = Tensor::new(index, device)?.unsqueeze(1)?.broadcast_as(rows.shape())?.contiguous()?;
+    table.scatter_set(&places, &rows, 0)
 }
 
 /// The rows of all ranks, and the indices that go with them.
@@ -137,7 +152,6 @@ fn unit_rows(state: &mut ParamStore, name: &str, rows: usize, width: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn rows(values: impl IntoIterator<Item = f32>) -> Result<Tensor> {
         let values: Vec<f32> = values.into_iter().collect();
@@ -176,6 +190,17 @@ mod tests {
         let kept: Vec<Vec<f32>> = bank.of(&[0, 1, 4, 5])?.to_vec2()?;
         assert!(drawn.iter().all(|row| kept.contains(row)));
         assert!(bank.draw(1, &[0, 1, 2, 3, 4, 5], 1, 1).unwrap_err().to_string().contains("smaller batch"));
+        Ok(())
+    }
+
+    /// By hand: of two rows for place 2, the second stays.
+    #[test]
+    fn of_rows_for_one_place_the_last_stays() -> Result<()> {
+        let table = Var::zeros((4, 1), DType::F32, &Device::Cpu)?;
+        set_rows(&table, &[2, 0, 2], &Tensor::new(&[[1f32], [2.0], [3.0]], &Device::Cpu)?)?;
+        assert_eq!(table.flatten_all()?.to_vec1::<f32>()?, [2.0, 0.0, 3.0, 0.0]);
+        set_rows(&table, &[3, 1], &Tensor::new(&[[4f32], [5.0]], &Device::Cpu)?)?;
+        assert_eq!(table.flatten_all()?.to_vec1::<f32>()?, [2.0, 5.0, 3.0, 4.0]);
         Ok(())
     }
 }
