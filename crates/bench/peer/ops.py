@@ -3,17 +3,28 @@
 import torch
 import torch.nn.functional as F
 
-from common import DTYPES, LAYOUTS, back, images
+from common import DTYPES, back, compiled, images, layout
+
+
+class Copy:
+    def __init__(self, case, inputs, variant):
+        self.x = inputs["x"]
+
+    def run(self):
+        return self.x.clone()
+
+    def outputs(self):
+        return {"y": self.run()}
 
 
 class Conv2d:
     """One pass of a convolution. In bf16 the weights are bf16 too: PyTorch's fastest form."""
 
     def __init__(self, case, inputs, variant):
-        dtype = DTYPES[case["dtype"]]
+        dtype = DTYPES[case["precision"]]
         self.stride, self.padding, self.backward = case["stride"], case["padding"], case["backward"]
         self.x = images(inputs["x"], variant)
-        self.w = images(inputs["w"], variant).to(dtype).contiguous(memory_format=LAYOUTS[variant]).requires_grad_()
+        self.w = images(inputs["w"], variant).to(dtype).contiguous(memory_format=layout(variant)).requires_grad_()
         self.leaves = [self.w]
         self.names = ["w.grad"]
         if case["input_gradient"]:
@@ -49,14 +60,19 @@ class BatchNorm:
         self.beta = inputs["beta"].clone().requires_grad_()
         self.mean, self.var = torch.zeros_like(inputs["gamma"]), torch.ones_like(inputs["gamma"])
         self.residual = images(inputs["residual"], variant).requires_grad_() if case["residual"] else None
+        self.forward = compiled(self.forward_plain, variant)
+
+    def forward_plain(self, x, gamma, beta, residual):
+        y = F.batch_norm(x, self.mean, self.var, gamma, beta, True, 0.1, self.eps)
+        if residual is not None:
+            y += residual
+        return F.relu_(y)
 
     def run(self):
-        y = F.batch_norm(self.x, self.mean, self.var, self.gamma, self.beta, True, 0.1, self.eps)
         leaves = [self.x, self.gamma, self.beta]
         if self.residual is not None:
-            y += self.residual
             leaves.append(self.residual)
-        y = F.relu_(y)
+        y = self.forward(self.x, self.gamma, self.beta, self.residual)
         return y, torch.autograd.grad(y, leaves, self.dy)
 
     def outputs(self):
@@ -84,7 +100,7 @@ class MaxPool:
 
 class Linear:
     def __init__(self, case, inputs, variant):
-        dtype = DTYPES[case["dtype"]]
+        dtype = DTYPES[case["precision"]]
         self.x = inputs["x"].clone().requires_grad_()
         self.w = inputs["w"].to(dtype, copy=True).requires_grad_()
         self.dy = inputs["dy"].clone()

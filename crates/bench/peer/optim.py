@@ -2,7 +2,7 @@
 
 import torch
 
-from common import Unsupported
+from common import Unsupported, lightly_has
 
 
 def groups(parameters, decays, weight_decay):
@@ -24,10 +24,40 @@ def sgd(parameters, case, variant):
         raise Unsupported(str(error)) from error
 
 
-def lars(parameters, case):
-    from lightly.utils.lars import LARS
+class ForeachLars:
+    """LARS in lightly's form over lists of tensors: a handful of kernels for a whole network, and no value of a norm on the host."""
 
-    return LARS(
+    def __init__(self, parameters, case):
+        decays = set(case["decays"])
+        self.adapted = [p for name, p in parameters.items() if name in decays]
+        self.others = [p for name, p in parameters.items() if name not in decays]
+        self.lr, self.momentum, self.weight_decay, self.eta = (
+            case["lr"], case["momentum"], case["weight_decay"], case["eta"])
+        self.buffers = {p: torch.zeros_like(p) for p in parameters.values()}
+
+    def ratios(self, weights, gradients):
+        norms = [torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, gradients)]
+        ratio = self.eta * norms[0] / (norms[1] + self.weight_decay * norms[0] + 1e-8)
+        return torch.where((norms[0] > 0) & (norms[1] > 0), ratio, 1.0)
+
+    @torch.no_grad()
+    def step(self):
+        gradients = [p.grad for p in self.adapted]
+        ratios = self.ratios(self.adapted, gradients)
+        changes = list(torch._foreach_add(gradients, self.adapted, alpha=self.weight_decay))
+        torch._foreach_mul_(changes, list(ratios.unbind()))
+        changes += [p.grad for p in self.others]
+        weights = self.adapted + self.others
+        buffers = [self.buffers[p] for p in weights]
+        torch._foreach_mul_(buffers, self.momentum)
+        torch._foreach_add_(buffers, changes)
+        torch._foreach_add_(weights, buffers, alpha=-self.lr)
+
+
+def lars(parameters, case, variant):
+    if variant == "foreach":
+        return ForeachLars(parameters, case)
+    return lightly_has("lightly.utils.lars", "LARS")(
         groups(parameters, case["decays"], case["weight_decay"]),
         lr=case["lr"], momentum=case["momentum"], trust_coefficient=case["eta"],
     )
@@ -39,7 +69,8 @@ class Optimizer:
         self.parameters = {name: torch.nn.Parameter(p.clone()) for name, p in parameters.items()}
         for name, p in self.parameters.items():
             p.grad = inputs["gradient." + name].clone()
-        self.optimizer = lars(self.parameters, case) if case["kind"] == "lars" else sgd(self.parameters, case, variant)
+        make = lars if case["kind"] == "lars" else sgd
+        self.optimizer = make(self.parameters, case, variant)
 
     def run(self):
         self.optimizer.step()
@@ -55,14 +86,13 @@ class Ema:
         self.names = [name[10:] for name in inputs if name.startswith("parameter.")]
         parameters = lambda kind: torch.nn.ParameterList([inputs[kind + name].clone() for name in self.names])
         self.target, self.online = parameters("parameter."), parameters("gradient.")
-        self.tau, self.variant = case["tau"], variant
+        self.tau = case["tau"]
+        self.lightly = lightly_has("lightly.models.utils", "update_momentum") if variant == "lightly" else None
 
     @torch.no_grad()
     def run(self):
-        if self.variant == "lightly":
-            from lightly.models.utils import update_momentum
-
-            update_momentum(self.online, self.target, self.tau)
+        if self.lightly:
+            self.lightly(self.online, self.target, self.tau)
         else:
             torch._foreach_lerp_(list(self.target), list(self.online), 1.0 - self.tau)
 

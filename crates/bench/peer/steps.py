@@ -1,4 +1,4 @@
-"""Whole training steps: torchvision's ResNets, lightly's losses, PyTorch's SGD."""
+"""Whole training steps: torchvision's ResNets, PyTorch's SGD, and lightly's losses or our plain ones."""
 
 import contextlib
 
@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from common import LAYOUTS
-from losses import lightly_barlow_twins, lightly_nt_xent
+from common import Unsupported, compiled, layout
+from losses import barlow_twins, lightly_barlow_twins, lightly_nt_xent, nt_xent
 from optim import sgd
 
 
@@ -17,10 +17,12 @@ class Network(nn.Module):
     def __init__(self, case):
         super().__init__()
         backbone = torchvision.models.get_model(case["backbone"], weights=None)
+        if case["base"]:
+            backbone = narrow(case["base"])
         features = backbone.fc.in_features
         backbone.fc = nn.Identity()
         if case["stem"] == "cifar":
-            backbone.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, 1, 1, bias=False)
             backbone.maxpool = nn.Identity()
         self.backbone = backbone
         widths, layers = case["config"]["projector"], []
@@ -39,41 +41,70 @@ class Network(nn.Module):
         return self.projector(self.backbone(x))
 
 
+def narrow(base):
+    """torchvision's ResNet-18 with another number of channels; only for trying things out."""
+    net = torchvision.models.resnet18(weights=None)
+    net.inplanes = base
+    net.conv1, net.bn1 = nn.Conv2d(3, base, 7, 2, 3, bias=False), nn.BatchNorm2d(base)
+    block = torchvision.models.resnet.BasicBlock
+    net.layer1 = net._make_layer(block, base, 2)
+    net.layer2, net.layer3, net.layer4 = (net._make_layer(block, base << i, 2, stride=2) for i in (1, 2, 3))
+    net.fc = nn.Linear(8 * base, 1)
+    return net
+
+
+def loss_of(case, variant):
+    """lightly's on the CPU, as published figures have it; on a GPU plain functions that torch.compile sees through."""
+    simclr, config = case["method"] == "simclr", case["config"]
+    if variant in ("channels_last", "contiguous"):
+        with contextlib.suppress(Unsupported):
+            return lightly_nt_xent(config["temperature"]) if simclr else lightly_barlow_twins(config["lambda"])
+    if simclr:
+        return lambda z1, z2: nt_xent(z1, z2, config["temperature"])
+    return lambda z1, z2: barlow_twins(z1, z2, config["lambda"])
+
+
 class Step:
     def __init__(self, case, inputs, variant):
-        layout = LAYOUTS[variant]
-        self.network = Network(case)
         weights = {name[10:]: p for name, p in inputs.items() if name.startswith("parameter.")}
+        device = next(iter(weights.values())).device
+        self.device, self.bf16 = device.type, case["precision"] == "bf16"
+        self.network = Network(case)
         missing, unexpected = self.network.load_state_dict(weights, strict=False)
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
             raise ValueError(f"other parameters: {missing} are missing, {unexpected} are too many")
-        self.network = self.network.to(memory_format=layout).train()
-        views = [inputs[f"view.{i}"].float().permute(0, 3, 1, 2).contiguous(memory_format=layout) for i in range(2)]
-        self.views = [view.clone(memory_format=torch.preserve_format) for view in views]
-        self.fused = case["method"] == "simclr"
-        loss = lightly_nt_xent(case["config"]["temperature"]) if self.fused else lightly_barlow_twins(case["config"]["lambda"])
-        self.loss = loss
-        self.bf16 = case["dtype"] == "bf16"
+        self.network = self.network.to(device, memory_format=layout(variant)).train()
+        views = [inputs[f"view.{i}"].permute(0, 3, 1, 2) for i in range(2)]
+        if self.device == "cpu":
+            views = [view.float() for view in views]
+        self.views = [view.clone().contiguous(memory_format=layout(variant)) for view in views]
+        self.together = case["method"] == "simclr"
+        self.loss = loss_of(case, variant)
+        self.forward = compiled(self.forward_plain, variant)
         self.parameters = dict(self.network.named_parameters())
         self.order = [name[7:] for name in sorted(inputs) if name.startswith("decays.")]
         decays = [name for name in self.order if inputs["decays." + name].item() == 1.0]
         self.optimizer = sgd(self.parameters, {**case, "decays": decays}, "fused")
 
+    def forward_plain(self, view1, view2):
+        autocast = torch.autocast(self.device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with autocast:
+            if self.together:
+                z1, z2 = self.network(torch.cat([view1, view2])).chunk(2)
+            else:
+                z1, z2 = self.network(view1), self.network(view2)
+        return self.loss(z1.float(), z2.float())
+
     def step(self, norms=False):
         self.optimizer.zero_grad(set_to_none=True)
-        autocast = torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
-        with autocast:
-            if self.fused:
-                z1, z2 = self.network(torch.cat(self.views)).chunk(2)
-            else:
-                z1, z2 = [self.network(view) for view in self.views]
-        loss = self.loss(z1.float(), z2.float())
+        loss = self.forward(*self.views)
         loss.backward()
-        value = loss.item()
         found = [self.parameters[name].grad.float().norm().item() for name in self.order] if norms else None
+        # A graph's next replay writes over it.
+        loss = loss.detach().clone()
         self.optimizer.step()
-        return value, found
+        return loss, found
 
     def run(self):
         self.step()
@@ -81,4 +112,4 @@ class Step:
     def outputs(self):
         first, norms = self.step(norms=True)
         second, _ = self.step()
-        return {"losses": torch.tensor([first, second]), "gradient norms": torch.tensor(norms)}
+        return {"losses": torch.stack([first, second]), "gradient norms": torch.tensor(norms)}

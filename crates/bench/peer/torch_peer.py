@@ -15,16 +15,17 @@ os.dup2(2, 1)
 
 import torch
 import torchvision
-import lightly
 from safetensors.torch import load_file, save_file
 
 import losses
 import ops
 import optim
 import steps
-from common import Unsupported, live_peak, reset_peak, status
+import views
+from common import Unsupported, live_peak, reset_peak, set_precision, status
 
 KINDS = {
+    "copy": ops.Copy,
     "conv2d": ops.Conv2d,
     "batch_norm": ops.BatchNorm,
     "max_pool": ops.MaxPool,
@@ -34,28 +35,50 @@ KINDS = {
     "lars": optim.Optimizer,
     "sgd": optim.Optimizer,
     "ema": optim.Ema,
+    "views": views.Views,
     "step": steps.Step,
 }
+
+
+def version_of(package):
+    """Its version, or None where it is not installed."""
+    try:
+        return __import__(package).__version__
+    except ImportError:
+        return None
 
 
 class Peer:
     def __init__(self):
         self.base = status("VmRSS")
+        self.device = torch.device("cpu")
         self.case, self.inputs, self.running, self.resident = None, None, {}, False
 
     def hello(self, request):
         torch.set_num_threads(request["threads"])
-        if not request["device"].startswith(("cpu", "auto")):
-            raise ValueError(f"this peer has no {request['device']}")
-        return {"name": f"torch {torch.__version__.split('+')[0]}", "lightly": lightly.__version__,
+        self.device = torch.device(request["device"])
+        if self.device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise ValueError("this PyTorch sees no GPU")
+            torch.cuda.set_device(self.device)
+            torch.backends.cudnn.benchmark = True
+        return {"name": f"torch {torch.__version__.split('+')[0]}", "lightly": version_of("lightly"),
                 "torchvision": torchvision.__version__}
 
-    def prepare(self, request):
+    def forget(self, request=None):
+        """Drops the last case, and gives its memory back: the other program may need the room."""
         self.running, self.inputs = {}, None
         gc.collect()
-        self.case, self.resident = request["case"], request["resident"]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}
+
+    def prepare(self, request):
+        self.forget()
+        self.case, self.resident = {**request["case"], "precision": request["precision"]}, request["resident"]
+        set_precision(request["precision"])
         # Copies: the file is mapped, and goes away.
-        self.inputs = {name: tensor.clone() for name, tensor in load_file(request["inputs"]).items()}
+        self.inputs = {name: tensor.to(self.device, copy=True) for name, tensor in load_file(request["inputs"]).items()}
         return {}
 
     def get(self, variant):
@@ -69,14 +92,37 @@ class Peer:
         return self.running[variant]
 
     def outputs(self, request):
-        tensors = self.get(request["variant"]).outputs()
-        save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, request["path"])
+        variant, problem = request["variant"], None
+        try:
+            tensors = self.get(variant).outputs()
+        except torch.cuda.OutOfMemoryError:
+            problem = "out of memory"
+        except Exception as error:
+            # A compiler that is missing, or fails, is no reason to have no eager figures.
+            if "compile" not in variant or isinstance(error, Unsupported):
+                raise
+            problem = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if problem:
+            # Not while the error is alive: it holds what did not fit.
+            self.running.pop(variant, None)
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise Unsupported(problem)
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, request["path"])
         return {}
 
     def time(self, request):
         run, seconds = self.get(request["variant"]).run, []
         if request["warm_up"]:
             run()
+        if request["together"]:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(request["repeats"]):
+                run()
+            torch.cuda.synchronize()
+            return {"seconds": [(time.perf_counter() - start) / request["repeats"]]}
         for _ in range(request["repeats"]):
             start = time.perf_counter()
             run()
@@ -86,7 +132,7 @@ class Peer:
     def memory(self, request):
         running = self.get(request["variant"])
         if not self.resident:
-            return {"peak": live_peak(running.run), "resident": status("VmHWM")}
+            return {"peak": live_peak(running.run, self.device), "resident": status("VmHWM")}
         running.run()
         peak = status("VmHWM")
         return {"peak": peak - self.base if peak and self.base else None, "resident": peak}
@@ -95,7 +141,7 @@ class Peer:
 def main():
     peer = Peer()
     actions = {"hello": peer.hello, "prepare": peer.prepare, "outputs": peer.outputs, "time": peer.time,
-               "memory": peer.memory}
+               "memory": peer.memory, "forget": peer.forget}
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -6,8 +6,62 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
+use crate::bars::Bar;
+
 /// Tensors by name, as they are exchanged with the peer.
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
+
+/// How large cases are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scale {
+    /// For a CPU with a few cores.
+    Cpu,
+    /// For a GPU: batches of real training runs.
+    Gpu,
+    /// For trying every case where time does not count, such as on an emulator. Its numbers mean nothing.
+    Tiny,
+}
+
+/// What values are made of, and how exactly they are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Precision {
+    /// f32, with products of f32 numbers.
+    #[default]
+    F32,
+    /// f32, whose products may round their factors to TF32 (10 bits of mantissa); only on GPUs.
+    Tf32,
+    /// bf16 activations, summed in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// Those that a scale's cases come in.
+    pub(crate) fn of(scale: Scale) -> &'static [Self] {
+        match scale {
+            Scale::Cpu => &[Self::F32, Self::Bf16],
+            Scale::Gpu | Scale::Tiny => &[Self::F32, Self::Tf32, Self::Bf16],
+        }
+    }
+
+    /// The word for it in names, table and JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of activations.
+    pub(crate) fn dtype(self) -> DType {
+        if self == Self::Bf16 { DType::BF16 } else { DType::F32 }
+    }
+
+    /// Bytes of an activation.
+    pub(crate) fn size(self) -> f64 {
+        self.dtype().size_in_bytes() as f64
+    }
+}
 
 /// How a case's time is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +70,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// Images a second, for so many images a run: more is better.
     ImagesPerSecond(usize),
+    /// Views a second, for so many views a run: more is better.
+    ViewsPerSecond(usize),
 }
 
 impl Unit {
@@ -24,6 +80,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::ImagesPerSecond(_) => "images/s",
+            Self::ViewsPerSecond(_) => "views/s",
         }
     }
 
@@ -31,7 +88,7 @@ impl Unit {
     pub(crate) fn value(self, seconds: f64) -> f64 {
         match self {
             Self::Milliseconds => seconds * 1e3,
-            Self::ImagesPerSecond(images) => images as f64 / seconds,
+            Self::ImagesPerSecond(count) | Self::ViewsPerSecond(count) => count as f64 / seconds,
         }
     }
 }
@@ -55,11 +112,12 @@ pub(crate) struct Tolerance {
 }
 
 impl Tolerance {
-    /// For one operation: f32 differs by the order of its sums, bf16 by the rounding of its 8 bits.
-    pub(crate) fn of(dtype: DType) -> Self {
-        match dtype {
-            DType::BF16 => Self { norm: 1e-2, largest: 4e-2 },
-            _ => Self { norm: 1e-4, largest: 1e-3 },
+    /// For one operation: f32 differs by the order of its sums, TF32 by the rounding of factors to 11 bits, bf16 by that of everything to 8 bits.
+    pub(crate) fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self { norm: 1e-4, largest: 1e-3 },
+            Precision::Tf32 => Self { norm: 2e-3, largest: 8e-3 },
+            Precision::Bf16 => Self { norm: 1e-2, largest: 4e-2 },
         }
     }
 }
@@ -69,7 +127,7 @@ impl Tolerance {
 pub(crate) enum Memory {
     /// Live bytes of the tensor library's allocator above what lived before the run.
     Live,
-    /// The resident set of a process that does nothing else, above what it is after loading the libraries.
+    /// The resident set of a process that does nothing else, above what it is after loading the libraries. On a GPU as [`Self::Live`].
     Resident,
 }
 
@@ -79,9 +137,9 @@ pub(crate) trait Case {
     fn name(&self) -> String;
     /// Cases of one group share a geometric mean; a case may be in several.
     fn groups(&self) -> Vec<String>;
-    /// The type of its activations.
-    fn dtype(&self) -> DType {
-        DType::F32
+    /// What its activations are, and how they are multiplied.
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
     /// How its time is told.
     fn unit(&self) -> Unit {
@@ -89,7 +147,7 @@ pub(crate) trait Case {
     }
     /// How far ours and the peer's outputs may be apart.
     fn tolerance(&self) -> Tolerance {
-        Tolerance::of(self.dtype())
+        Tolerance::of(self.precision())
     }
     /// How its peak memory is measured; [`Memory::Resident`] gives each variant of the peer a process of its own.
     fn memory(&self) -> Memory {
@@ -101,6 +159,10 @@ pub(crate) trait Case {
     fn variants(&self) -> Vec<&'static str>;
     /// The floor.
     fn work(&self) -> Work;
+    /// What it should reach.
+    fn bars(&self) -> Vec<Bar> {
+        Vec::new()
+    }
     /// Makes the tensors.
     fn build(&self, device: &Device) -> Result<Box<dyn Runner>>;
 }
@@ -111,9 +173,14 @@ pub(crate) trait Runner {
     fn inputs(&self) -> Result<Tensors>;
     /// Runs once (or as often as a comparison needs) and gives what the peer's must equal.
     fn outputs(&mut self) -> Result<Tensors>;
-    /// Makes ready what a run uses up (buffers that it writes over); called before every run, and not timed.
-    fn reset(&mut self) -> Result<()> {
+    /// Makes ready what so many runs use up (buffers that they write over); called before them, and not timed.
+    fn reset(&mut self, runs: usize) -> Result<()> {
+        let _ = runs;
         Ok(())
+    }
+    /// How many runs memory allows to make ready at once.
+    fn at_once(&self) -> usize {
+        usize::MAX
     }
     /// What is timed.
     fn run(&mut self) -> Result<()>;

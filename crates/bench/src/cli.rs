@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use candle_core::{Device, DeviceLocation};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::case::Case;
+use crate::bars;
+use crate::case::{Case, Scale};
 use crate::dictionary;
 use crate::machine::Machine;
 use crate::memory;
@@ -35,6 +37,15 @@ struct Cli {
     /// Only cases whose name contains this; several, divided by commas, are added up
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+    /// Only variants of the peer whose name contains this; several, divided by commas, are added up
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', default_value = "")]
+    variants: Vec<String>,
+    /// How large the cases are: as the device asks for, or so small that an emulator runs them
+    #[arg(long, value_enum, value_name = "SCALE", hide = true)]
+    scale: Option<ScaleName>,
+    /// Where the peer computes, if not where ours does: to compare values only
+    #[arg(long, value_name = "DEVICE", hide = true)]
+    peer_device: Option<String>,
     /// How many turns ours and each variant of the peer take
     #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(7..))]
     rounds: u16,
@@ -68,6 +79,25 @@ struct Cli {
 enum PeerName {
     /// PyTorch and lightly, in Python
     Torch,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScaleName {
+    Cpu,
+    Gpu,
+    Tiny,
+}
+
+impl Cli {
+    fn scale(&self, device: &Device) -> Scale {
+        match self.scale {
+            Some(ScaleName::Cpu) => Scale::Cpu,
+            Some(ScaleName::Gpu) => Scale::Gpu,
+            Some(ScaleName::Tiny) => Scale::Tiny,
+            None if device.is_cuda() => Scale::Gpu,
+            None => Scale::Cpu,
+        }
+    }
 }
 
 fn suites() -> String {
@@ -112,8 +142,8 @@ pub(crate) fn main() -> ExitCode {
 /// The suite that has no peer.
 const DICTIONARY: &str = "dictionary";
 
-fn dictionaries(cli: &Cli, device: &candle_core::Device) -> Result<bool> {
-    let machine = Machine::measure(set_threads(cli.threads)?);
+fn dictionaries(cli: &Cli, device: &Device) -> Result<bool> {
+    let machine = Machine::measure(set_threads(cli.threads)?, device, cli.scale(device))?;
     println!("{}", machine.describe());
     let plan = dictionary::Plan {
         sizes: cli.sizes.clone(),
@@ -131,24 +161,27 @@ fn dictionaries(cli: &Cli, device: &candle_core::Device) -> Result<bool> {
     Ok(true)
 }
 
-fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
+fn run(cli: &Cli, suite: &Suite, device: &Device) -> Result<bool> {
     let threads = set_threads(cli.threads)?;
-    let cases = chosen((suite.cases)(), &cli.filter)?;
+    let scale = cli.scale(device);
+    let cases = chosen((suite.cases)(scale), &cli.filter)?;
     let choice = cli.python.clone().map_or_else(|| Choice::Environment(cli.venv.clone()), Choice::Given);
     let launcher = match cli.peer {
         PeerName::Torch => Python::new(&choice)?,
     };
-    let machine = Machine::measure(threads);
+    let machine = Machine::measure(threads, device, scale)?;
     println!("{}", machine.describe());
     if let Some(warning) = machine.warning() {
         eprintln!("{warning}");
     }
+    let device_name = name_of(device);
     let resident = |name: &str| in_process_of_its_own(cli, threads, name);
     let mut session = Session {
         launcher: &launcher,
         machine: &machine,
         device,
-        device_name: &cli.device,
+        peer_device: cli.peer_device.as_deref().unwrap_or(&device_name),
+        variants: &cli.variants,
         threads,
         rounds: usize::from(cli.rounds),
         resident: &resident,
@@ -175,16 +208,22 @@ fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
     for (group, mean) in &means {
         println!("{:<width$} {mean:.2}", format!("geometric mean of {group}"));
     }
+    let verdicts = bars::summary(&rows);
+    let width = verdicts.iter().map(|verdict| verdict.what.len()).max().unwrap_or(0);
+    for verdict in &verdicts {
+        println!("{}", bars::line(verdict, width));
+    }
     if let Some(path) = &cli.json {
         let (suite, commit) = (suite.name, commit());
         let report = Report {
             suite,
             machine: &machine.name,
-            device: &cli.device,
+            device: &device_name,
             threads,
             commit,
             peaks: &machine,
             means,
+            bars: verdicts,
             rows: &rows,
         };
         let text = serde_json::to_string_pretty(&report)? + "\n";
@@ -194,6 +233,14 @@ fn run(cli: &Cli, suite: &Suite, device: &candle_core::Device) -> Result<bool> {
         eprintln!("bench: {failed} of {} cases failed; the table says why", rows.len());
     }
     Ok(failed == 0)
+}
+
+/// The device as `--device` and the peer call it.
+fn name_of(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        _ => "cpu".to_string(),
+    }
 }
 
 /// Candle and rayon take the number of threads from the environment, which `cargo xtask` sets; a pool that was not made yet
@@ -223,15 +270,15 @@ fn chosen(cases: Vec<Box<dyn Case>>, filter: &str) -> Result<Vec<Box<dyn Case>>>
 }
 
 /// Runs a case three times and prints what the process held at most.
-fn alone(cli: &Cli, suite: &Suite, name: &str, device: &candle_core::Device) -> Result<bool> {
+fn alone(cli: &Cli, suite: &Suite, name: &str, device: &Device) -> Result<bool> {
     let before = memory::resident();
     set_threads(cli.threads)?;
-    let case = (suite.cases)().into_iter().find(|case| case.name() == name);
+    let case = (suite.cases)(cli.scale(device)).into_iter().find(|case| case.name() == name);
     let case = case.with_context(|| format!("no case is called {name}"))?;
     let mut runner = case.build(device)?;
     memory::reset_peak();
     for _ in 0..3 {
-        runner.reset()?;
+        runner.reset(1)?;
         runner.run()?;
     }
     let resident = memory::peak_resident();
@@ -245,6 +292,9 @@ fn in_process_of_its_own(cli: &Cli, threads: usize, name: &str) -> Result<Value>
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
     command.args([&cli.suite, "--device", &cli.device, "--memory-of", name, "--threads", &threads.to_string()]);
+    if let Some(scale) = cli.scale.and_then(|scale| scale.to_possible_value()) {
+        command.args(["--scale", scale.get_name()]);
+    }
     let output = command.output().context("cannot start this program again")?;
     if !output.status.success() {
         bail!("its memory cannot be measured: {}", String::from_utf8_lossy(&output.stderr).trim())

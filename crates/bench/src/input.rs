@@ -3,14 +3,20 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};
 use diptych_random::Stream;
+use rayon::prelude::*;
 
-/// Values of mean 0 and deviation `std`, the same at every call with this name and shape.
+/// Values that one stream draws.
+const CHUNK: usize = 1 << 16;
+
+/// Values of mean 0 and deviation `std`, the same at every call with this name and shape, on every device.
 pub(crate) fn random(name: &str, shape: &[usize], std: f64, dtype: DType, device: &Device) -> Result<Tensor> {
-    let mut stream = Stream::named(0, name);
     let half = std * 3f64.sqrt();
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|_| ((2.0 * stream.uniform() - 1.0) * half) as f32).collect();
-    Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+    let mut values = vec![0f32; shape.iter().product()];
+    values.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
+        let mut stream = Stream::keyed(0, &[diptych_random::hash(name.as_bytes()), i as u64]);
+        chunk.iter_mut().for_each(|value| *value = ((2.0 * stream.uniform() - 1.0) * half) as f32);
+    });
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
 }
 
 /// A variable that shares nothing with `tensor`.
@@ -34,6 +40,17 @@ impl CustomOp1 for Pull {
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        y: &candle_core::CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::{BackendDevice, BackendStorage};
+        let shape = Shape::from(());
+        Ok((y.device().zeros_impl(&shape, DType::F32)?, shape))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {

@@ -2,18 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use diptych_kernels::peak;
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use diptych_kernels::{device, peak};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::case::Work;
+use crate::case::{Precision, Scale, Work};
+use crate::input::random;
 
 /// Larger than any cache.
 const LARGE: usize = 1 << 30;
 /// Both halves of a copy that stays inside a large last-level cache, but not inside the cores' own.
 const CACHED: usize = 32 << 20;
 
-/// Measured peaks of all threads together.
+/// Measured peaks of all threads together, or of a GPU.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     /// The processor and the number of threads.
@@ -22,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) isa: &'static str,
     /// f32 multiply-adds, operations a second.
     pub(crate) f32_flops: Option<f64>,
+    /// The same with factors rounded to TF32, on GPUs.
+    pub(crate) tf32_flops: Option<f64>,
     /// bf16 multiply-adds summed in f32, operations a second.
     pub(crate) bf16_flops: Option<f64>,
     /// Bytes read and written a second by a copy larger than the caches.
@@ -35,11 +40,19 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Measures; takes about a second.
-    pub(crate) fn measure(threads: usize) -> Self {
+    /// Measures what `device` can do; takes about a second.
+    ///
+    /// # Errors
+    /// If a GPU fails.
+    pub(crate) fn measure(threads: usize, device: &Device, scale: Scale) -> Result<Self> {
+        if device.is_cuda() { Self::gpu(threads, device, scale) } else { Ok(Self::cpu(threads)) }
+    }
+
+    fn cpu(threads: usize) -> Self {
         let load = load();
         Self {
             load,
+            tf32_flops: None,
             name: format!("{}, {threads} threads", processor().unwrap_or_else(|| std::env::consts::ARCH.into())),
             isa: diptych_kernels::isa(),
             f32_flops: rate(peak::f32_multiply_adds),
@@ -50,10 +63,35 @@ impl Machine {
         }
     }
 
+    fn gpu(threads: usize, device: &Device, scale: Scale) -> Result<Self> {
+        let load = load();
+        let found = device::describe(device)?;
+        let gpu = found.iter().find(|(what, _)| *what == "GPU").map_or("a GPU", |(_, name)| name.as_str());
+        let tiny = scale == Scale::Tiny;
+        let (side, bytes) = if tiny { (64, 1 << 16) } else { (8192, LARGE) };
+        let flops = |precision| products(side, precision, device).map(Some);
+        Ok(Self {
+            load,
+            name: format!("{gpu}, {threads} threads"),
+            isa: diptych_kernels::isa(),
+            f32_flops: flops(Precision::F32)?,
+            tf32_flops: flops(Precision::Tf32)?,
+            bf16_flops: flops(Precision::Bf16)?,
+            memory_bandwidth: device_copy(bytes, device)?,
+            cache_bandwidth: device_copy(bytes.min(CACHED), device)?,
+            // What stays in a GPU's cache between two kernels is little: all floors are those of its memory.
+            cache_bytes: None,
+        })
+    }
+
     /// The least seconds that this machine needs for `work`; `None` where a peak is not known.
-    pub(crate) fn floor(&self, work: Work, bf16: bool) -> Option<f64> {
+    pub(crate) fn floor(&self, work: Work, precision: Precision) -> Option<f64> {
         // Products of bf16 numbers can be made in f32 too, and on some machines that is faster than their own units.
-        let units = if bf16 { [self.f32_flops, self.bf16_flops] } else { [self.f32_flops, None] };
+        let units = match precision {
+            Precision::F32 => [self.f32_flops, None],
+            Precision::Tf32 => [self.f32_flops, self.tf32_flops],
+            Precision::Bf16 => [self.f32_flops, self.bf16_flops],
+        };
         let flops = units.into_iter().flatten().reduce(f64::max);
         let fits = self.cache_bytes.is_some_and(|bytes| work.bytes < bytes as f64 / 2.0);
         let bandwidth = if fits { self.cache_bandwidth.max(self.memory_bandwidth) } else { self.memory_bandwidth };
@@ -71,8 +109,9 @@ impl Machine {
     /// The peaks in a line.
     pub(crate) fn describe(&self) -> String {
         let flops = |f: Option<f64>| f.map_or("unknown".to_string(), |f| format!("{:.0} GFLOP/s", f / 1e9));
+        let tf32 = self.tf32_flops.map_or(String::new(), |_| format!(" tf32 {},", flops(self.tf32_flops)));
         format!(
-            "{}; kernels in {}; peaks: f32 {}, bf16 {}, copy {:.0} GB/s in memory and {:.0} GB/s in cache",
+            "{}; kernels in {}; peaks: f32 {},{tf32} bf16 {}, copy {:.0} GB/s in memory and {:.0} GB/s in cache",
             self.name,
             self.isa,
             flops(self.f32_flops),
@@ -81,6 +120,39 @@ impl Machine {
             self.cache_bandwidth / 1e9
         )
     }
+}
+
+/// Operations a second of products of large matrices of random numbers (those of zeros are faster), the best of a few.
+fn products(side: usize, precision: Precision, device: &Device) -> Result<f64> {
+    let matrix = |name: &str| random(name, &[side, side], 1.0, precision.dtype(), device);
+    let (a, b) = (matrix("a")?, matrix("b")?);
+    device::allow_tf32(precision == Precision::Tf32);
+    let seconds = best(device, || a.matmul(&b));
+    device::allow_tf32(false);
+    Ok(2.0 * (side as f64).powi(3) / seconds?)
+}
+
+/// Bytes a second, read and written, of a copy on a device; `bytes` in both halves together.
+fn device_copy(bytes: usize, device: &Device) -> Result<f64> {
+    let x = random("x", &[bytes / 8], 1.0, DType::F32, device)?;
+    Ok(bytes as f64 / best(device, || x.copy())?)
+}
+
+/// Seconds of one of several runs on a GPU, the best of five turns after one that warms up.
+fn best(device: &Device, run: impl Fn() -> candle_core::Result<Tensor>) -> Result<f64> {
+    const RUNS: usize = 4;
+    let mut least = f64::INFINITY;
+    for turn in 0..=5 {
+        device.synchronize()?;
+        let start = Instant::now();
+        for _ in 0..RUNS {
+            run()?;
+        }
+        device.synchronize()?;
+        let seconds = start.elapsed().as_secs_f64() / RUNS as f64;
+        least = if turn > 0 { least.min(seconds) } else { least };
+    }
+    Ok(least)
 }
 
 /// The best of many runs, each shorter than a turn of the system's scheduler: a peak is not what the machine does while
@@ -140,6 +212,7 @@ mod tests {
             name: "a machine".into(),
             isa: "portable",
             f32_flops: Some(1e9),
+            tf32_flops: None,
             bf16_flops: None,
             memory_bandwidth: 1e8,
             cache_bandwidth: 1e9,
@@ -150,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_floor_is_the_slower_of_arithmetic_and_memory() {
-        let floor = |flops, bytes| machine().floor(Work { flops, bytes }, true).unwrap();
+        let floor = |flops, bytes| machine().floor(Work { flops, bytes }, Precision::Bf16).unwrap();
         assert_eq!(floor(2e9, 1e6), 2.0);
         assert_eq!(floor(1e6, 1e8), 1.0);
         // Half of the cache is the largest working set that counts as cached.
@@ -158,8 +231,9 @@ mod tests {
         assert_eq!(floor(0.0, 3e6), 3e-2);
         let fast = Machine { bf16_flops: Some(2e9), ..machine() };
         let work = Work { flops: 2e9, bytes: 0.0 };
-        assert_eq!((fast.floor(work, true), fast.floor(work, false)), (Some(1.0), Some(2.0)));
-        assert_eq!(Machine { f32_flops: None, ..machine() }.floor(Work::default(), false), None);
+        let floors = [Precision::Bf16, Precision::F32, Precision::Tf32].map(|precision| fast.floor(work, precision));
+        assert_eq!(floors, [Some(1.0), Some(2.0), Some(2.0)]);
+        assert_eq!(Machine { f32_flops: None, ..machine() }.floor(Work::default(), Precision::F32), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! at least seven times, in one call: what disturbs the machine disturbs both. Ratios are medians over the rounds.
 #![doc = include_str!("../README.md")]
 
+mod bars;
 mod case;
 mod cli;
 mod compare;

@@ -9,14 +9,19 @@ use crate::case::Runner;
 
 /// What a turn should last at least, so that one disturbance of the machine does not make it.
 const TURN: f64 = 0.02;
+/// The same on a GPU, where all runs of a turn are timed together: far above what it takes to start and to end.
+const GPU_TURN: f64 = 0.1;
+/// More runs than this have no turn.
+const MOST: f64 = 500.0;
 
 /// A pause between ours and the peer: the threads of one wait a while for more work before they sleep, and would
 /// take the other's time.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many runs a turn has, when one takes so many seconds.
-pub(crate) fn repeats(seconds: f64) -> usize {
-    if seconds.is_nan() || seconds <= 0.0 { 1 } else { (TURN / seconds).ceil().clamp(1.0, 500.0) as usize }
+pub(crate) fn repeats(seconds: f64, together: bool) -> usize {
+    let turn = if together { GPU_TURN } else { TURN };
+    if seconds.is_nan() || seconds <= 0.0 { 1 } else { (turn / seconds).ceil().clamp(1.0, MOST) as usize }
 }
 
 /// Whether a turn begins with a run that is not counted, to bring back what the other's turn drove from the caches.
@@ -47,23 +52,30 @@ pub(crate) fn geometric_mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| (sum / values.len() as f64).exp())
 }
 
-/// Seconds of one run.
-pub(crate) fn time(runner: &mut dyn Runner, device: &Device) -> Result<f64> {
-    runner.reset()?;
+/// Seconds of a run, the mean of `runs` with nothing between them: what a device was asked for before is done when they begin, and all of theirs
+/// when they end.
+pub(crate) fn time(runner: &mut dyn Runner, device: &Device, runs: usize) -> Result<f64> {
+    runner.reset(runs)?;
     device.synchronize()?;
     let start = Instant::now();
-    runner.run()?;
+    for _ in 0..runs {
+        runner.run()?;
+    }
     device.synchronize()?;
-    Ok(start.elapsed().as_secs_f64())
+    Ok(start.elapsed().as_secs_f64() / runs as f64)
 }
 
-/// One turn of ours: the median over its runs.
+/// One turn of ours: on the CPU the median over its runs, on a GPU their mean, since to wait after each would be timed too.
 pub(crate) fn turn(runner: &mut dyn Runner, device: &Device, estimate: f64) -> Result<f64> {
     std::thread::sleep(PAUSE);
     if warms_up(estimate) {
-        time(runner, device)?;
+        time(runner, device, 1)?;
     }
-    let times: Vec<f64> = (0..repeats(estimate)).map(|_| time(runner, device)).collect::<Result<_>>()?;
+    if device.is_cuda() {
+        let runs = repeats(estimate, true).min(runner.at_once());
+        return time(runner, device, runs);
+    }
+    let times: Vec<f64> = (0..repeats(estimate, false)).map(|_| time(runner, device, 1)).collect::<Result<_>>()?;
     Ok(median(&times))
 }
 
@@ -93,6 +105,7 @@ mod tests {
 
     #[test]
     fn short_runs_are_repeated() {
-        assert_eq!([repeats(1.0), repeats(0.02), repeats(0.006), repeats(1e-9), repeats(0.0)], [1, 1, 4, 500, 1]);
+        assert_eq!([1.0, 0.02, 0.006, 1e-9, 0.0].map(|seconds| repeats(seconds, false)), [1, 1, 4, 500, 1]);
+        assert_eq!(repeats(0.006, true), 17);
     }
 }

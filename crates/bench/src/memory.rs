@@ -1,4 +1,23 @@
-//! How much memory a process holds, where the system tells (Linux).
+//! How much memory a process holds, where the system tells (Linux), and how much a run needs.
+
+use anyhow::Result;
+use candle_core::Device;
+use diptych_kernels::{CountingAllocator, device};
+
+/// Bytes that live at most during `run` above what lived before, on the device; `None` where it does not tell.
+pub(crate) fn live_peak(device: &Device, run: impl FnOnce() -> Result<()>) -> Result<Option<u64>> {
+    if device.is_cuda() {
+        device.synchronize()?;
+        let before = device::reset_peak_memory(device)?;
+        run()?;
+        device.synchronize()?;
+        let peak = device::peak_memory(device)?;
+        return Ok(peak.zip(before).map(|(peak, before)| peak.saturating_sub(before)));
+    }
+    let before = CountingAllocator::reset_peak();
+    run()?;
+    Ok(Some(CountingAllocator::peak().saturating_sub(before) as u64))
+}
 
 /// Bytes of physical memory that this process holds now.
 pub(crate) fn resident() -> Option<u64> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::bars::Verdict;
 use crate::machine::Machine;
 use crate::measure::geometric_mean;
 
@@ -32,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) case: String,
     /// Our time or speed, in `unit`.
     pub(crate) ours: Option<f64>,
-    /// `ms` or `images/s`.
+    /// `ms`, `images/s` or `views/s`.
     pub(crate) unit: &'static str,
     /// The peer and its version.
     pub(crate) peer: String,
@@ -48,10 +49,18 @@ pub(crate) struct Row {
     pub(crate) peer_peak_bytes: Option<u64>,
     /// The least time that this machine's measured peaks allow, by our time.
     pub(crate) floor_share: Option<f64>,
-    /// `f32` or `bf16`.
+    /// Bytes that must be moved by our time, a second.
+    pub(crate) bytes_per_second: Option<f64>,
+    /// Operations in products by our time, a second.
+    pub(crate) flops_per_second: Option<f64>,
+    /// `f32` or `bf16`: the type of activations.
     pub(crate) dtype: &'static str,
+    /// `f32`, `tf32` or `bf16`: how they are multiplied.
+    pub(crate) precision: &'static str,
     /// Turns of ours.
     pub(crate) rounds: usize,
+    /// What it should reach, and whether it did.
+    pub(crate) bars: Vec<Verdict>,
     /// How memory was measured: `live` or `resident`.
     pub(crate) memory: &'static str,
     /// Our live bytes by the counting allocator, where `memory` is `resident`.
@@ -89,6 +98,8 @@ pub(crate) struct Report<'a> {
     pub(crate) peaks: &'a Machine,
     /// Geometric means of ratios by group.
     pub(crate) means: BTreeMap<String, f64>,
+    /// The bars, each by the row that reaches least.
+    pub(crate) bars: Vec<Verdict>,
     /// The cases.
     pub(crate) rows: &'a [Row],
 }
@@ -107,8 +118,8 @@ pub(crate) fn means(rows: &[Row]) -> BTreeMap<String, f64> {
 /// The line above the rows; `width` is that of the longest case name.
 pub(crate) fn head(width: usize) -> String {
     format!(
-        "{:<width$} {:>16} {:>9}  {:<22} {:>6} {:>6} {:>19}  others",
-        "case", "ours", "peer", "best variant", "ratio", "floor", "memory ours/peer"
+        "{:<width$} {:>16} {:>9}  {:<22} {:>6} {:>6} {:>13} {:>19}  others",
+        "case", "ours", "peer", "best variant", "ratio", "floor", "rate", "memory ours/peer"
     )
 }
 
@@ -129,7 +140,7 @@ pub(crate) fn line(row: &Row, width: usize) -> String {
         })
         .collect();
     format!(
-        "{:<width$} {:>7} {:<8} {:>9}  {:<22} {:>6} {:>6} {:>19}  {}",
+        "{:<width$} {:>7} {:<8} {:>9}  {:<22} {:>6} {:>6} {:>13} {:>19}  {}",
         row.case,
         digits(ours),
         row.unit,
@@ -137,11 +148,22 @@ pub(crate) fn line(row: &Row, width: usize) -> String {
         row.peer_variant.as_deref().unwrap_or("-"),
         ratio(row.ratio),
         floor,
+        rate(row),
         memory,
         others.join(", ")
     )
     .trim_end()
     .to_string()
+}
+
+/// What our speed means: arithmetic where there is some, else traffic.
+fn rate(row: &Row) -> String {
+    let (value, unit) = match (row.flops_per_second, row.bytes_per_second) {
+        (Some(flops), _) => (flops, "FLOP/s"),
+        (None, Some(bytes)) => (bytes, "B/s"),
+        (None, None) => return "-".to_string(),
+    };
+    if value >= 1e12 { format!("{} T{unit}", digits(value / 1e12)) } else { format!("{} G{unit}", digits(value / 1e9)) }
 }
 
 /// Three or four digits.
@@ -186,6 +208,7 @@ mod tests {
             ours_peak_bytes: Some(1_500_000),
             peer_peak_bytes: Some(2_000_000),
             floor_share: Some(0.505),
+            bytes_per_second: Some(4e9),
             rounds: 7,
             variants: vec![variant("channels_last", 24.69, 2.0), variant("contiguous", 37.0, 3.0)],
             groups: vec!["conv f32".into()],
@@ -196,7 +219,7 @@ mod tests {
     #[test]
     fn a_row_reads_well() {
         let words: Vec<String> = line(&row(), 8).split_whitespace().map(String::from).collect();
-        let expected = "conv_a 12.3 ms 24.7 channels_last 2.00 50 % 1.50 MB/2.00 MB contiguous 3.00";
+        let expected = "conv_a 12.3 ms 24.7 channels_last 2.00 50 % 4.00 GB/s 1.50 MB/2.00 MB contiguous 3.00";
         assert_eq!(words.join(" "), expected);
         assert_eq!(head(8).find("others"), line(&row(), 8).find("contiguous"));
     }
@@ -215,6 +238,13 @@ mod tests {
         let means = means(&[row(), other, failed, alone]);
         assert_eq!(means.len(), 1);
         assert!((means["conv f32"] - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_rate_is_arithmetic_where_there_is_some() {
+        assert_eq!(rate(&Row { flops_per_second: Some(7.9e14), ..row() }), "790 TFLOP/s");
+        assert_eq!(rate(&Row { bytes_per_second: Some(4.3e12), ..row() }), "4.30 TB/s");
+        assert_eq!(rate(&Row::default()), "-");
     }
 
     /// The keys that scripts read.

@@ -1,14 +1,14 @@
 //! One call: every case is checked against the peer, then timed in turns with it.
 
 use anyhow::{Context, Result, anyhow};
-use candle_core::{DType, Device};
-use diptych_kernels::CountingAllocator;
+use candle_core::Device;
 use serde_json::Value;
 
-use crate::case::{Case, Memory, Runner, Tensors};
+use crate::case::{Case, Memory, Precision, Runner, Tensors};
 use crate::compare;
 use crate::machine::Machine;
 use crate::measure::{self, PAUSE, median};
+use crate::memory;
 use crate::peer::{Launcher, Peer, PeerMemory, Unsupported};
 use crate::report::{Row, Variant};
 
@@ -23,7 +23,10 @@ pub(crate) struct Session<'a> {
     pub(crate) launcher: &'a dyn Launcher,
     pub(crate) machine: &'a Machine,
     pub(crate) device: &'a Device,
-    pub(crate) device_name: &'a str,
+    /// Where the peer computes.
+    pub(crate) peer_device: &'a str,
+    /// Only variants of the peer whose names contain one of these.
+    pub(crate) variants: &'a [String],
     pub(crate) threads: usize,
     pub(crate) rounds: usize,
     /// How the resident peak of a process of ours that runs only this case is found.
@@ -54,7 +57,12 @@ struct Contestant {
 impl Session<'_> {
     /// Runs one case.
     pub(crate) fn run(&mut self, case: &dyn Case) -> Result<Row, Untimed> {
-        let bf16 = case.dtype() == DType::BF16;
+        let bf16 = case.precision() == Precision::Bf16;
+        diptych_kernels::device::allow_tf32(case.precision() == Precision::Tf32);
+        // What the peer holds of the last case may be needed now.
+        if let Some(peer) = &mut self.peer {
+            peer.forget().map_err(|error| Untimed::Failed(format!("failed: {}", sentence(&error))))?;
+        }
         let ours = case.build(self.device).and_then(|mut runner| {
             let inputs = runner.inputs()?;
             let outputs = runner.outputs()?;
@@ -72,15 +80,14 @@ impl Session<'_> {
 
     fn timed(&mut self, case: &dyn Case, runner: &mut dyn Runner, inputs: Tensors, outputs: &Tensors) -> Result<Row> {
         let mut own = Vec::new();
+        let apart = self.apart(case);
         let mut contestants = self.check(case, inputs, outputs, &mut own)?;
         let shared = self.peer.as_mut().map(std::slice::from_mut).unwrap_or_default();
         let peers = if own.is_empty() { shared } else { &mut own[..] };
 
-        runner.reset()?;
-        let before = CountingAllocator::reset_peak();
-        runner.run()?;
-        let live = CountingAllocator::peak().saturating_sub(before) as u64;
-        let estimate = measure::time(runner, self.device)?;
+        runner.reset(1)?;
+        let live = memory::live_peak(self.device, || runner.run())?;
+        let estimate = measure::time(runner, self.device, 1)?;
         for c in contestants.iter_mut().filter(|c| c.note.is_none()) {
             c.estimate = median(&peers[c.peer].time(c.name, 1, true)?);
         }
@@ -93,27 +100,34 @@ impl Session<'_> {
                     continue;
                 }
                 std::thread::sleep(PAUSE);
-                let times = peers[c.peer].time(c.name, measure::repeats(c.estimate), measure::warms_up(c.estimate));
+                let repeats = measure::repeats(c.estimate, peers[c.peer].together);
+                let times = peers[c.peer].time(c.name, repeats, measure::warms_up(c.estimate));
                 c.times.push(median(&times.with_context(|| c.name.to_string())?));
             }
         }
         let peer_name = peers.first().map(|peer| peer.name.clone()).unwrap_or_default();
         let best = best(&contestants).context("the peer runs none of its variants")?;
-        if case.memory() == Memory::Live {
+        if !apart {
             contestants[best].memory = peers[contestants[best].peer].memory(contestants[best].name)?;
         }
         drop(own);
         let mut row = self.row(case, &ours, &contestants, best);
         row.peer = peer_name;
-        row.ours_peak_bytes = Some(live);
-        if case.memory() == Memory::Resident {
+        row.ours_peak_bytes = live;
+        if apart {
             let answer = (self.resident)(&case.name())?;
             row.ours_peak_bytes = answer["peak"].as_u64();
             row.ours_process_bytes = answer["resident"].as_u64();
-            row.ours_live_bytes = Some(live);
+            row.ours_live_bytes = live;
             row.peer_process_bytes = contestants[best].memory.resident;
         }
+        row.bars = case.bars().iter().map(|bar| bar.judge(&row)).collect();
         Ok(row)
+    }
+
+    /// Whether each variant of the peer has a process of its own.
+    fn apart(&self, case: &dyn Case) -> bool {
+        case.memory() == Memory::Resident && !self.device.is_cuda()
     }
 
     /// Compares every variant with ours; those that the peer cannot run get a note, any other trouble ends the case.
@@ -125,21 +139,23 @@ impl Session<'_> {
         own: &mut Vec<Peer>,
     ) -> Result<Vec<Contestant>> {
         let mut contestants = Vec::new();
-        let apart = case.memory() == Memory::Resident;
+        let apart = self.apart(case);
         if !apart {
             if self.peer.is_none() {
-                self.peer = Some(Peer::start(self.launcher, self.threads, self.device_name)?);
+                self.peer = Some(Peer::start(self.launcher, self.threads, self.peer_device)?);
             }
-            self.shared()?.prepare(case, &inputs)?;
+            self.shared()?.prepare(case, &inputs, false)?;
         }
-        for name in case.variants() {
+        let chosen = |name: &&str| self.variants.iter().any(|text| name.contains(text.as_str()));
+        let names: Vec<_> = case.variants().into_iter().filter(chosen).collect();
+        for name in names {
             if apart {
-                own.push(Peer::start(self.launcher, self.threads, self.device_name)?);
+                own.push(Peer::start(self.launcher, self.threads, self.peer_device)?);
             }
             let peer = own.len().saturating_sub(1);
             let current = if apart { own.last_mut().context("no peer")? } else { self.shared()? };
             if apart {
-                current.prepare(case, &inputs)?;
+                current.prepare(case, &inputs, true)?;
             }
             let mut c =
                 Contestant { name, peer, estimate: 0.0, times: Vec::new(), memory: PeerMemory::default(), note: None };
@@ -176,7 +192,8 @@ impl Session<'_> {
             })
             .collect();
         let chosen = &variants[best];
-        let floor = self.machine.floor(case.work(), case.dtype() == DType::BF16);
+        let (work, seconds) = (case.work(), median(ours));
+        let floor = self.machine.floor(work, case.precision());
         Row {
             case: case.name(),
             ours: Some(unit.value(median(ours))),
@@ -185,26 +202,33 @@ impl Session<'_> {
             peer_value: chosen.value,
             ratio: chosen.ratio,
             peer_peak_bytes: chosen.peak_bytes,
-            floor_share: floor.map(|floor| floor / median(ours)),
-            dtype: dtype_name(case.dtype()),
+            floor_share: floor.map(|floor| floor / seconds),
+            bytes_per_second: (work.bytes > 0.0).then_some(work.bytes / seconds),
+            flops_per_second: (work.flops > 0.0).then_some(work.flops / seconds),
             rounds: ours.len(),
-            memory: if case.memory() == Memory::Live { "live" } else { "resident" },
-            groups: case.groups(),
+            memory: if self.apart(case) { "resident" } else { "live" },
             variants,
-            ..Row::default()
+            ..empty(case)
         }
     }
 }
 
 /// A row for a case that was not timed.
 pub(crate) fn untimed(case: &dyn Case, note: &str) -> Row {
+    let row = Row { note: Some(note.to_string()), ..empty(case) };
+    let bars = case.bars().iter().map(|bar| bar.judge(&row)).collect();
+    Row { bars, ..row }
+}
+
+/// What a case says about itself.
+fn empty(case: &dyn Case) -> Row {
     Row {
         case: case.name(),
         unit: case.unit().name(),
-        dtype: dtype_name(case.dtype()),
+        dtype: if case.precision() == Precision::Bf16 { "bf16" } else { "f32" },
+        precision: case.precision().name(),
         memory: if case.memory() == Memory::Live { "live" } else { "resident" },
         groups: case.groups(),
-        note: Some(note.to_string()),
         ..Row::default()
     }
 }
@@ -219,8 +243,4 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
 fn best(contestants: &[Contestant]) -> Option<usize> {
     let timed = contestants.iter().enumerate().filter(|(_, c)| !c.times.is_empty());
     timed.min_by(|(_, a), (_, b)| median(&a.times).total_cmp(&median(&b.times))).map(|(i, _)| i)
-}
-
-fn dtype_name(dtype: DType) -> &'static str {
-    if dtype == DType::BF16 { "bf16" } else { "f32" }
 }

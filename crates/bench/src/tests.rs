@@ -6,7 +6,8 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use crate::case::{Case, Runner, Tensors, Work};
+use crate::bars::{Bar, Measure};
+use crate::case::{Case, Precision, Runner, Tensors, Work};
 use crate::machine::Machine;
 use crate::peer::Launcher;
 use crate::report::Row;
@@ -26,8 +27,12 @@ impl Case for Identity {
         vec!["identity".into()]
     }
 
-    fn dtype(&self) -> candle_core::DType {
-        if self.bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 }
+    fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        vec![Bar::new("identity", Measure::Variant("slow"), 100.0)]
     }
 
     fn spec(&self) -> Value {
@@ -96,6 +101,7 @@ fn run(script: &str, case: &Identity) -> Result<Row, Untimed> {
         name: "a machine".into(),
         isa: "portable",
         f32_flops: Some(1e3),
+        tf32_flops: None,
         bf16_flops: None,
         memory_bandwidth: 1e3,
         cache_bandwidth: 1e3,
@@ -108,7 +114,8 @@ fn run(script: &str, case: &Identity) -> Result<Row, Untimed> {
         launcher: &launcher,
         machine: &machine,
         device: &Device::Cpu,
-        device_name: "cpu",
+        peer_device: "cpu",
+        variants: &[String::new()],
         threads: 1,
         rounds: 7,
         resident: &resident,
@@ -134,6 +141,7 @@ fn a_case_is_compared_and_timed_against_the_best_variant() {
     let ratio = row.ratio.unwrap();
     assert!(ratio > 1.0 && ratio <= 2.0, "30 ms of sleep against 60 ms: {ratio}");
     assert!(row.floor_share.unwrap() < 0.04);
+    assert_eq!((row.bars[0].value, row.bars[0].met), (row.variants[0].ratio, Some(false)));
     let tried: Vec<_> = row.variants.iter().map(|v| (v.variant.as_str(), v.rounds)).collect();
     assert_eq!(tried, [("slow", 7), ("fast", 7)]);
 }

@@ -37,6 +37,33 @@ pub fn describe(device: &Device) -> Result<Vec<(&'static str, String)>> {
     Ok(Vec::new())
 }
 
+/// Bytes of GPU memory that live now; their peak begins again at this. `None` where the driver does not tell, and for the CPU, whose memory
+/// [`CountingAllocator`](crate::CountingAllocator) counts.
+///
+/// # Errors
+/// If the driver does not answer.
+pub fn reset_peak_memory(device: &Device) -> Result<Option<u64>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return crate::cuda::reset_peak_memory(device);
+    }
+    let _ = device;
+    Ok(None)
+}
+
+/// The most bytes of GPU memory that lived at once since [`reset_peak_memory`], as far as the device has come: synchronize first.
+///
+/// # Errors
+/// If the driver does not answer.
+pub fn peak_memory(device: &Device) -> Result<Option<u64>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return crate::cuda::peak_memory(device);
+    }
+    let _ = device;
+    Ok(None)
+}
+
 /// A way for bytes to a device, that a GPU computes beside: page-locked buffers, two of each, and a stream of their own.
 pub struct Uploader {
     #[cfg(feature = "cuda")]

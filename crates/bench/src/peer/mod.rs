@@ -1,6 +1,6 @@
 //! The peer: another program that runs the same cases, asked in lines of JSON.
 //!
-//! Each request is one line, `{"do": "hello" | "prepare" | "outputs" | "time" | "memory", ...}`, and each reply is one:
+//! Each request is one line, `{"do": "hello" | "prepare" | "outputs" | "time" | "memory" | "forget", ...}`, and each reply is one:
 //! `{"ok": true, ...}`, or `{"ok": false, "error": "..."}` with `"unsupported": true` where the peer cannot run a
 //! variant at all. Tensors go through safetensors files in a temporary folder.
 
@@ -27,6 +27,8 @@ pub(crate) trait Launcher {
 pub(crate) struct Peer {
     process: Process,
     folder: tempfile::TempDir,
+    /// Whether all runs of a turn are timed together, as on GPUs.
+    pub(crate) together: bool,
     /// What it calls itself, such as `torch 2.15.0`.
     pub(crate) name: String,
 }
@@ -62,18 +64,27 @@ impl Peer {
         let mut process = Process::start(launcher.command(threads))?;
         let hello = process.ask(&json!({ "do": "hello", "threads": threads, "device": device }))?;
         let name = text(&checked(hello)?, "name")?;
-        Ok(Self { process, folder, name })
+        Ok(Self { process, folder, together: device.starts_with("cuda"), name })
     }
 
-    /// Hands over a case; what the peer held of the last one is dropped.
-    pub(crate) fn prepare(&mut self, case: &dyn Case, inputs: &Tensors) -> Result<()> {
+    /// Hands over a case; what the peer held of the last one is dropped. `alone` is said to a peer that runs only one variant, and
+    /// whose process is what is measured.
+    pub(crate) fn prepare(&mut self, case: &dyn Case, inputs: &Tensors, alone: bool) -> Result<()> {
         let path = self.folder.path().join("inputs.safetensors");
         let map = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
         candle_core::safetensors::save(&map, &path).context("cannot write the inputs for the peer")?;
-        let resident = case.memory() == crate::case::Memory::Resident;
-        self.ask(json!({ "do": "prepare", "case": case.spec(), "inputs": path, "resident": resident }))?;
+        let precision = case.precision().name();
+        let request = json!({
+            "do": "prepare", "case": case.spec(), "precision": precision, "inputs": path, "resident": alone,
+        });
+        self.ask(request)?;
         let _ = std::fs::remove_file(path);
         Ok(())
+    }
+
+    /// Lets go of what a case holds, before one that may need the room.
+    pub(crate) fn forget(&mut self) -> Result<()> {
+        self.ask(json!({ "do": "forget" })).map(drop)
     }
 
     /// Runs a variant for comparison.
@@ -85,14 +96,19 @@ impl Peer {
         read
     }
 
-    /// Seconds of each of `repeats` runs of a variant, after one that is not counted if `warm_up`.
+    /// Seconds of each of `repeats` runs of a variant, after one that is not counted if `warm_up`; one number, their mean, where they are
+    /// timed together.
     pub(crate) fn time(&mut self, variant: &str, repeats: usize, warm_up: bool) -> Result<Vec<f64>> {
-        let request = json!({ "do": "time", "variant": variant, "repeats": repeats, "warm_up": warm_up });
+        let together = self.together;
+        let request = json!({
+            "do": "time", "variant": variant, "repeats": repeats, "together": together, "warm_up": warm_up,
+        });
         let reply = self.ask(request)?;
         let seconds: Vec<f64> =
             reply["seconds"].as_array().into_iter().flatten().filter_map(|value| value.as_f64()).collect();
-        if seconds.len() != repeats || !seconds.iter().all(|s| s.is_finite() && *s > 0.0) {
-            bail!("the peer was asked for {repeats} times and answered {}", reply["seconds"])
+        let expected = if together { 1 } else { repeats };
+        if seconds.len() != expected || !seconds.iter().all(|s| s.is_finite() && *s > 0.0) {
+            bail!("the peer was asked for {expected} times and answered {}", reply["seconds"])
         }
         Ok(seconds)
     }

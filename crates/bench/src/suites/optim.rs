@@ -9,7 +9,8 @@ use diptych_nn::{Group, Layout, ParamStore, Role};
 use diptych_optim::{Lars, Optimizer, Rules, Sgd, Variant};
 use serde_json::{Value, json};
 
-use crate::case::{Case, Runner, Tensors, Tolerance, Work};
+use crate::bars::{Bar, Measure};
+use crate::case::{Case, Runner, Scale, Tensors, Tolerance, Work};
 use crate::input::{pull, random};
 
 const LR: f64 = 0.1;
@@ -25,15 +26,18 @@ enum Kind {
     Ema,
 }
 
-struct OptimCase(Kind);
+struct OptimCase {
+    kind: Kind,
+    scale: Scale,
+}
 
-pub(super) fn cases() -> Vec<Box<dyn Case>> {
-    [Kind::Lars, Kind::Sgd, Kind::Ema].map(|kind| Box::new(OptimCase(kind)) as Box<dyn Case>).into()
+pub(super) fn cases(scale: Scale) -> Vec<Box<dyn Case>> {
+    [Kind::Lars, Kind::Sgd, Kind::Ema].map(|kind| Box::new(OptimCase { kind, scale }) as Box<dyn Case>).into()
 }
 
 /// A ResNet-50's parameters, without running statistics.
-fn parameters(device: &Device) -> Result<ParamStore> {
-    let config = BackboneConfig { name: "resnet50".into(), ..BackboneConfig::default() };
+fn parameters(scale: Scale, device: &Device) -> Result<ParamStore> {
+    let config = BackboneConfig { name: network(scale).into(), ..BackboneConfig::default() };
     let mut store = ParamStore::new(0, device);
     ResNet::new(&mut store.scope(Group::Trunk), &config.architecture(224)?)?;
     let mut trainable = ParamStore::new(0, device);
@@ -43,14 +47,18 @@ fn parameters(device: &Device) -> Result<ParamStore> {
     Ok(trainable)
 }
 
+fn network(scale: Scale) -> &'static str {
+    if scale == Scale::Tiny { "resnet_tiny" } else { "resnet50" }
+}
+
 impl Case for OptimCase {
     fn name(&self) -> String {
-        match self.0 {
-            Kind::Lars => "lars_resnet50",
-            Kind::Sgd => "sgd_resnet50",
-            Kind::Ema => "ema_resnet50",
-        }
-        .into()
+        let kind = match self.kind {
+            Kind::Lars => "lars",
+            Kind::Sgd => "sgd",
+            Kind::Ema => "ema",
+        };
+        format!("{kind}_{}", network(self.scale))
     }
 
     fn groups(&self) -> Vec<String> {
@@ -63,11 +71,11 @@ impl Case for OptimCase {
 
     fn spec(&self) -> Value {
         let decays = || -> Result<Vec<String>> {
-            let parameters = parameters(&Device::Cpu)?;
+            let parameters = parameters(self.scale, &Device::Cpu)?;
             let weights = parameters.iter().filter(|(_, param)| param.role == Role::Weight);
             Ok(weights.map(|(name, _)| name.to_string()).collect())
         };
-        match self.0 {
+        match self.kind {
             Kind::Ema => json!({ "kind": "ema", "tau": TAU }),
             kind => json!({
                 "kind": if kind == Kind::Lars { "lars" } else { "sgd" }, "lr": LR, "momentum": MOMENTUM,
@@ -77,23 +85,29 @@ impl Case for OptimCase {
     }
 
     fn variants(&self) -> Vec<&'static str> {
-        match self.0 {
-            Kind::Lars => vec!["lightly"],
+        match self.kind {
+            Kind::Lars => vec!["foreach", "lightly"],
             Kind::Sgd => vec!["foreach", "fused", "single"],
             Kind::Ema => vec!["lightly", "lerp"],
         }
     }
 
+    fn bars(&self) -> Vec<Bar> {
+        let asked = self.kind == Kind::Lars && self.scale == Scale::Gpu;
+        let bar = || Bar::new("LARS over ResNet-50: against foreach", Measure::Variant("foreach"), 2.0);
+        asked.then(bar).into_iter().collect()
+    }
+
     fn work(&self) -> Work {
-        let values = parameters(&Device::Cpu).map_or(0, |store| store.trainable_values()) as f64;
+        let values = parameters(self.scale, &Device::Cpu).map_or(0, |store| store.trainable_values()) as f64;
         // LARS and SGD read and write weights and momentum, and read gradients; LARS has its norms from weights and gradients
         // that are in cache by then. EMA reads two and writes one.
-        let passes = if self.0 == Kind::Ema { 3.0 } else { 5.0 };
+        let passes = if self.kind == Kind::Ema { 3.0 } else { 5.0 };
         Work { flops: 0.0, bytes: passes * 4.0 * values }
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
-        let store = parameters(device)?;
+        let store = parameters(self.scale, device)?;
         let mut gradients = Tensors::new();
         for (name, param) in store.iter() {
             gradients.insert(name.to_string(), random(name, param.var.dims(), 0.01, DType::F32, device)?);
@@ -101,7 +115,7 @@ impl Case for OptimCase {
         let rules = Rules::default();
         // lightly's form of the ratio.
         let variant = Variant { bolts: true, ..Variant::default() };
-        let optimizer: Option<Box<dyn Optimizer>> = match self.0 {
+        let optimizer: Option<Box<dyn Optimizer>> = match self.kind {
             Kind::Lars => Some(Box::new(Lars::new(MOMENTUM, WEIGHT_DECAY, ETA, variant, rules))),
             Kind::Sgd => Some(Box::new(Sgd::new(MOMENTUM, WEIGHT_DECAY, false, rules))),
             Kind::Ema => None,

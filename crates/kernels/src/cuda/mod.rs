@@ -10,6 +10,7 @@ pub(crate) mod columns;
 pub(crate) mod gemm;
 mod memory;
 mod module;
+mod pool;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 pub(crate) use cast::{Cast, cast, cast_into};
 pub(crate) use memory::{Buffer, Memory};
 pub(crate) use module::{Arg, Module, modules};
+pub(crate) use pool::{peak_memory, reset_peak_memory};
 pub(crate) use upload::Uploader;
 
 /// The device of this number, the same one for every caller in a process, with one stream for all of its work, and memory that stays with the

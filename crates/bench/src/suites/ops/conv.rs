@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Tensor};
 use diptych_kernels::conv2d;
 use serde_json::{Value, json};
 
-use super::{DTYPES, layouts, name, size};
-use crate::case::{Case, Runner, Tensors, Work};
+use super::layouts;
+use crate::case::{Case, Precision, Runner, Scale, Tensors, Work};
 use crate::input::random;
 
 /// One pass of one convolution.
@@ -14,7 +14,7 @@ use crate::input::random;
 struct Conv {
     net: &'static str,
     shape: Shape,
-    dtype: DType,
+    precision: Precision,
     backward: bool,
 }
 
@@ -49,13 +49,18 @@ impl Shape {
     }
 }
 
-pub(super) fn cases() -> Vec<Box<dyn Case>> {
+pub(super) fn cases(scale: Scale) -> Vec<Box<dyn Case>> {
+    let nets = match scale {
+        Scale::Cpu => vec![("resnet50", resnet50(16)), ("resnet18_cifar", resnet18_cifar(128))],
+        Scale::Gpu => vec![("resnet50", resnet50(128)), ("resnet18_cifar", resnet18_cifar(1024))],
+        Scale::Tiny => vec![("tiny", tiny())],
+    };
     let mut cases: Vec<Box<dyn Case>> = Vec::new();
-    for dtype in DTYPES {
-        for (net, shapes) in [("resnet50", resnet50(16)), ("resnet18_cifar", resnet18_cifar(128))] {
-            for shape in shapes {
+    for &precision in Precision::of(scale) {
+        for (net, shapes) in &nets {
+            for &shape in shapes {
                 for backward in [false, true] {
-                    cases.push(Box::new(Conv { net, shape, dtype, backward }));
+                    cases.push(Box::new(Conv { net, shape, precision, backward }));
                 }
             }
         }
@@ -83,6 +88,13 @@ fn resnet50(n: usize) -> Vec<Shape> {
         (side, inputs) = (out, 4 * width);
     }
     shapes
+}
+
+/// A stem, and one shape of each kind that the networks have.
+fn tiny() -> Vec<Shape> {
+    [(12, 3, 16, 7, 2), (6, 3, 16, 3, 1), (6, 16, 16, 3, 1), (6, 16, 24, 3, 2), (6, 16, 32, 1, 1), (6, 16, 32, 1, 2)]
+        .map(|(side, inputs, outputs, kernel, stride)| Shape { n: 2, side, inputs, outputs, kernel, stride })
+        .into()
 }
 
 /// The network of basic blocks behind a 3x3 stem (SimCLR, section B.9).
@@ -118,23 +130,23 @@ impl Case for Conv {
     fn name(&self) -> String {
         let Shape { side, inputs, outputs, kernel, stride, .. } = self.shape;
         let pass = if self.backward { "backward" } else { "forward" };
-        let (net, dtype) = (self.net, name(self.dtype));
+        let (net, dtype) = (self.net, self.precision.name());
         format!("conv_{net}_{kernel}x{kernel}s{stride}_{inputs}to{outputs}_at{side}_{pass}_{dtype}")
     }
 
     fn groups(&self) -> Vec<String> {
-        let dtype = name(self.dtype);
+        let dtype = self.precision.name();
         vec![format!("conv {dtype}"), format!("conv {dtype} {}", if self.backward { "backward" } else { "forward" })]
     }
 
-    fn dtype(&self) -> DType {
-        self.dtype
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn spec(&self) -> Value {
         json!({
-            "kind": "conv2d", "dtype": name(self.dtype), "stride": self.shape.stride, "padding": self.shape.padding(),
-            "backward": self.backward, "input_gradient": !self.to_images(),
+            "kind": "conv2d", "stride": self.shape.stride, "padding": self.shape.padding(), "backward": self.backward,
+            "input_gradient": !self.to_images(),
         })
     }
 
@@ -146,7 +158,7 @@ impl Case for Conv {
         let count = |dims: [usize; 4]| dims.iter().product::<usize>() as f64;
         let (x, w, y) = (count(self.shape.x()), count(self.shape.w()), count(self.shape.y()));
         let products = 2.0 * y * (self.shape.kernel * self.shape.kernel * self.shape.inputs) as f64;
-        let one = size(self.dtype);
+        let one = self.precision.size();
         match (self.backward, self.to_images()) {
             (false, _) => Work { flops: products, bytes: one * (x + y) + 4.0 * w },
             (true, true) => Work { flops: products, bytes: one * (x + y) + 4.0 * w },
@@ -158,9 +170,9 @@ impl Case for Conv {
         let fan = (self.shape.kernel * self.shape.kernel * self.shape.inputs) as f64;
         Ok(Box::new(Running {
             case: *self,
-            x: random("x", &self.shape.x(), 1.0, self.dtype, device)?,
+            x: random("x", &self.shape.x(), 1.0, self.precision.dtype(), device)?,
             w: random("w", &self.shape.w(), fan.sqrt().recip(), DType::F32, device)?,
-            dy: random("dy", &self.shape.y(), 1.0, self.dtype, device)?,
+            dy: random("dy", &self.shape.y(), 1.0, self.precision.dtype(), device)?,
         }))
     }
 }

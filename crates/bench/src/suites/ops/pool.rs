@@ -1,41 +1,58 @@
 //! The stem's max pooling, forward and backward in one run.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use diptych_kernels::pool::{max_backward, max_forward};
 use serde_json::{Value, json};
 
-use super::{DTYPES, layouts, name, size};
-use crate::case::{Case, Runner, Tensors, Work};
+use super::layouts;
+use crate::case::{Case, Precision, Runner, Scale, Tensors, Work};
 use crate::input::random;
 
-/// Behind the stem of a ResNet-50 at 224 pixels: 3x3, stride 2.
-const INPUT: [usize; 4] = [16, 112, 112, 64];
-const OUTPUT: [usize; 4] = [16, 56, 56, 64];
-
+/// Behind the stem of a ResNet-50: 3x3, stride 2.
 struct MaxPool {
-    dtype: DType,
+    n: usize,
+    side: usize,
+    channels: usize,
+    precision: Precision,
 }
 
-pub(super) fn cases() -> Vec<Box<dyn Case>> {
-    DTYPES.into_iter().map(|dtype| Box::new(MaxPool { dtype }) as Box<dyn Case>).collect()
+pub(super) fn cases(scale: Scale) -> Vec<Box<dyn Case>> {
+    let (n, side, channels) = match scale {
+        Scale::Cpu => (16, 112, 64),
+        Scale::Gpu => (256, 112, 64),
+        Scale::Tiny => (2, 6, 12),
+    };
+    [Precision::F32, Precision::Bf16]
+        .map(|precision| Box::new(MaxPool { n, side, channels, precision }) as Box<dyn Case>)
+        .into()
+}
+
+impl MaxPool {
+    fn input(&self) -> [usize; 4] {
+        [self.n, self.side, self.side, self.channels]
+    }
+
+    fn output(&self) -> [usize; 4] {
+        [self.n, self.side / 2, self.side / 2, self.channels]
+    }
 }
 
 impl Case for MaxPool {
     fn name(&self) -> String {
-        format!("max_pool_resnet50_3x3s2_64_at112_{}", name(self.dtype))
+        format!("max_pool_resnet50_3x3s2_{}_at{}_{}", self.channels, self.side, self.precision.name())
     }
 
     fn groups(&self) -> Vec<String> {
-        vec![format!("max pool {}", name(self.dtype))]
+        vec![format!("max pool {}", self.precision.name())]
     }
 
-    fn dtype(&self) -> DType {
-        self.dtype
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn spec(&self) -> Value {
-        json!({ "kind": "max_pool", "dtype": name(self.dtype), "kernel": 3, "stride": 2, "padding": 1 })
+        json!({ "kind": "max_pool", "kernel": 3, "stride": 2, "padding": 1 })
     }
 
     fn variants(&self) -> Vec<&'static str> {
@@ -44,18 +61,19 @@ impl Case for MaxPool {
 
     fn work(&self) -> Work {
         let count = |dims: [usize; 4]| dims.iter().product::<usize>() as f64;
-        Work { flops: 0.0, bytes: 2.0 * size(self.dtype) * (count(INPUT) + count(OUTPUT)) }
+        Work { flops: 0.0, bytes: 2.0 * self.precision.size() * (count(self.input()) + count(self.output())) }
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
-        let x = random("x", &INPUT, 1.0, self.dtype, device)?;
-        Ok(Box::new(Running { x, dy: random("dy", &OUTPUT, 1.0, self.dtype, device)? }))
+        let draw = |name: &str, shape: [usize; 4]| random(name, &shape, 1.0, self.precision.dtype(), device);
+        Ok(Box::new(Running { x: draw("x", self.input())?, dy: draw("dy", self.output())?, input: self.input() }))
     }
 }
 
 struct Running {
     x: Tensor,
     dy: Tensor,
+    input: [usize; 4],
 }
 
 impl Runner for Running {
@@ -65,7 +83,7 @@ impl Runner for Running {
 
     fn outputs(&mut self) -> Result<Tensors> {
         let (y, places) = max_forward(&self.x, 3, 2, 1)?;
-        let dx = max_backward(&self.dy, &places, INPUT, 3, 2, 1)?;
+        let dx = max_backward(&self.dy, &places, self.input, 3, 2, 1)?;
         Ok([("y".into(), y), ("x.grad".into(), dx)].into())
     }
 
