@@ -32,8 +32,6 @@ def compiled(function, variant):
     """The function as the variant's name asks: as it is, or through torch.compile."""
     if not variant.startswith("compile"):
         return function
-    # A case compiled for other shapes before must not make these dynamic.
-    torch._dynamo.reset()
     return torch.compile(function, mode=MODES[variant], dynamic=False)
 
 

@@ -81,6 +81,7 @@ class Step:
         self.views = [view.clone().contiguous(memory_format=layout(variant)) for view in views]
         self.together = case["method"] == "simclr"
         self.loss = loss_of(case, variant)
+        self.graphs = variant == "compile_reduce_overhead"
         self.forward = compiled(self.forward_plain, variant)
         self.parameters = dict(self.network.named_parameters())
         self.order = [name[7:] for name in sorted(inputs) if name.startswith("decays.")]
@@ -98,6 +99,8 @@ class Step:
 
     def step(self, norms=False):
         self.optimizer.zero_grad(set_to_none=True)
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         loss = self.forward(*self.views)
         loss.backward()
         found = [self.parameters[name].grad.float().norm().item() for name in self.order] if norms else None

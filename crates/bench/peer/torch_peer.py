@@ -68,6 +68,9 @@ class Peer:
     def forget(self, request=None):
         """Drops the last case, and gives its memory back: the other program may need the room."""
         self.running, self.inputs = {}, None
+        if "torch._dynamo" in sys.modules:
+            # What was compiled for the last case's shapes must not make the next one's dynamic.
+            torch._dynamo.reset()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
