@@ -3,9 +3,12 @@
 //! No two programs draw the same views, so what is compared is what a network would see of them: the mean and the deviation of each channel over all of
 //! them. That the pixels are right is `tests/golden`'s affair.
 
-use anyhow::{Result, bail};
+mod gpu;
+
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use diptych_augment::{Image, Recipe, Stream, ViewRecipe, normalize_into, view};
+use gpu::OnGpu;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -116,7 +119,7 @@ impl Case for Views {
         let images: Vec<Image> =
             (0..self.images).into_par_iter().map(|i| picture(i, self.image)).collect::<Result<_>>()?;
         if device.is_cuda() {
-            bail!("views are made on the CPU only so far")
+            return Ok(Box::new(OnGpu::new(images, self.recipe(), device)?));
         }
         Ok(Box::new(OnCpu { images, recipe: self.recipe(), round: 0 }))
     }
