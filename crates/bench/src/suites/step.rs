@@ -68,7 +68,11 @@ pub(super) fn cases(scale: Scale) -> Vec<Box<dyn Case>> {
     use Precision::{Bf16, F32, Tf32};
     let tiny = |case: StepCase| {
         let name = if case.method == "simclr" { "tiny_simclr" } else { "tiny_barlow_twins" };
-        let config = if case.method == "simclr" { "projector = [24, 16]" } else { "projector = [32, 32, 32]" };
+        let config = if case.method == "simclr" {
+            "temperature = 0.5\nprojector = [24, 16]"
+        } else {
+            "lambda = 0.0051\nprojector = [32, 32, 32]"
+        };
         StepCase { name, backbone: "resnet18", base: Some(8), stem: StemChoice::Cifar, side: 8, config, ..case }
     };
     let cases: Vec<(StepCase, usize, &[Precision])> = match scale {
