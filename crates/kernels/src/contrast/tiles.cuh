@@ -55,7 +55,8 @@ __device__ __forceinline__ void load_chunk(typename P::T* shared, const typename
 #pragma unroll
     for (int i = 0; i < ROWS_ / EACH; i++) {
         const bool valid = inside && first + row + i * EACH < count;
-        copy_async16(target + i * EACH * P::STRIDE, valid ? source + (long long)i * EACH * depth : from, valid);
+        copy_async16(target + i * EACH * P::STRIDE, valid ? source : from, valid);
+        source += (long long)EACH * depth;
     }
 }
 
