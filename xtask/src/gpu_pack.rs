@@ -21,6 +21,8 @@ pub(crate) fn pack(out: &Path) -> Result<()> {
         fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))?;
     }
     fs::create_dir_all(out.join("fixtures")).with_context(|| format!("cannot make {}", out.display()))?;
+    // First, so that a pack that was not finished is known for one.
+    copy_into(&root().join("xtask/src/gpu_pack/run.sh"), out)?;
     for (name, program) in built::programs(&toolkit, true)? {
         let target = out.join(name);
         fs::copy(&program, &target).with_context(|| format!("cannot copy {}", program.display()))?;
@@ -33,7 +35,6 @@ pub(crate) fn pack(out: &Path) -> Result<()> {
             copy_into(&path, &out.join("fixtures"))?;
         }
     }
-    copy_into(&root().join("xtask/src/gpu_pack/run.sh"), out)?;
     fs::write(out.join("COMMIT"), commit())?;
     let size = size_of(out)?;
     eprintln!("{}: {:.1} MB; on the machine with the GPU: sh run.sh", out.display(), size as f64 / 1e6);

@@ -18,7 +18,7 @@ fn run(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<
         let vars = shapes.iter().zip(0..).map(made).collect::<Result<Vec<Var>>>()?;
         let inputs: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
         let y = op(&inputs)?;
-        let gradients = y.to_dtype(DType::F32)?.sqr()?.sum_all()?.backward()?;
+        let gradients = y.to_dtype(DType::F32)?.sqr()?.flatten_all()?.sum_all()?.backward()?;
         finite(&y)?;
         for var in &vars {
             finite(gradients.get(var).unwrap())?;
