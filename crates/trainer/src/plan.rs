@@ -1,5 +1,6 @@
 //! What a run will do, said before it begins.
 
+use diptych_kernels::device;
 use diptych_nn::Group;
 
 use crate::machine::{available_memory, bytes, count, duration};
@@ -62,7 +63,9 @@ pub fn plan(run: &Prepared) -> anyhow::Result<Vec<String>> {
     let pixels: usize = recipe.augment.views().iter().map(|view| view.size.pow(2)).sum();
     let views = (recipe.trainer.batch_size * pixels * 12) as u64;
     let isa = diptych_kernels::isa();
-    say("kernels", format!("{isa}, activations in {:?}", recipe.trainer.precision).to_lowercase());
+    let card = device::describe(&run.device)?.into_iter().find(|(what, _)| *what == "GPU");
+    let place = card.map_or_else(|| isa.to_string(), |(_, card)| card);
+    say("kernels", format!("{place}, activations in {}", format!("{:?}", recipe.trainer.precision).to_lowercase()));
     if let Some(asked) = std::env::var("DIPTYCH_ISA").ok().filter(|asked| asked != isa) {
         say("warning", format!("DIPTYCH_ISA={asked} names no instruction set that this machine has; using {isa}"));
     }
