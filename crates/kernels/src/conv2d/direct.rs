@@ -57,7 +57,7 @@ pub(super) fn gather(
     let rows = Rows::new(&mut y, images * out_rows, outputs);
     for (phase, weights) in phases {
         let pixels = images * phase.pixels;
-        let identity = phase.is_identity() && source.width == weights.inputs;
+        let identity = phase.is_identity([source.rows, out_rows]) && source.width == weights.inputs;
         // Tiles of equal size; where they are few, the blocks of output channels are shared out too.
         let blocks = weights.blocks();
         let tiles = pixels.div_ceil(TILE.min((pixels * blocks).div_ceil(TASKS)).max(48));

@@ -66,9 +66,11 @@ impl Phase {
         Self { pixels, out, source: table, taps: taps.iter().map(|t| t.index).collect() }
     }
 
-    /// Whether pixel p of a batch reads source row p and writes output row p, with a single tap: a matrix product.
-    pub(crate) fn is_identity(&self) -> bool {
+    /// Whether pixel p of a batch reads source row p and writes output row p, with a single tap: a matrix product. `rows` are those of a
+    /// source image and of an output image: where either has more than the phase's pixels, its second image begins further on.
+    pub(crate) fn is_identity(&self, rows: [usize; 2]) -> bool {
         self.taps.len() == 1
+            && rows == [self.pixels; 2]
             && self.source.iter().zip(&self.out).enumerate().all(|(i, (&s, &o))| s == i as i32 && o == i as u32)
     }
 }

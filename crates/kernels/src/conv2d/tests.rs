@@ -33,6 +33,14 @@ fn strides_on_odd_sizes() {
     check([1, 4, 6, 2], [3, 1, 1], 3, 0);
 }
 
+/// The only output pixel of an image reads its first row, but that of the second image is not the batch's second row.
+#[test]
+fn strides_that_leave_one_pixel() {
+    check([3, 2, 2, 4], [5, 1, 1], 2, 0);
+    check([3, 2, 2, 20], [18, 3, 3], 2, 1);
+    check([2, 1, 2, 3], [2, 1, 1], 2, 0);
+}
+
 #[test]
 fn the_imagenet_stem() {
     check([1, 9, 7, 1], [2, 7, 7], 2, 3);
