@@ -118,6 +118,8 @@ impl Case for StepCase {
     /// Losses and norms of gradients after some fifty layers.
     fn tolerance(&self) -> Tolerance {
         match self.precision {
+            // Statistics of six rows.
+            Precision::Bf16 if self.scale == Scale::Tiny => Tolerance { norm: 2e-1, largest: 4e-1 },
             Precision::F32 => Tolerance { norm: 1e-3, largest: 2e-3 },
             Precision::Tf32 => Tolerance { norm: 1e-2, largest: 2e-2 },
             Precision::Bf16 => Tolerance { norm: 3e-2, largest: 6e-2 },
