@@ -42,13 +42,26 @@ pub fn open(ordinal: usize) -> Result<Device> {
     if ordinal >= count {
         bail!("there is no GPU {ordinal}; this machine has {count}, counted from 0")
     }
-    let device = Device::new_cuda_with_stream(ordinal)?;
+    let device = Device::new_cuda_with_stream(ordinal).map_err(|e| explained(&e))?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: events keep several streams in order, and this device has one, into which all of its work goes.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda)?;
     open.insert(ordinal, device.clone());
     Ok(device)
+}
+
+/// What is missing beside the driver.
+fn explained(error: &candle_core::Error) -> candle_core::Error {
+    let text = error.to_string();
+    let library = [("Cublas", "cuBLAS (libcublas.so.13 or .12)"), ("Curand", "cuRAND (libcurand.so.10)")];
+    match library.into_iter().find(|(word, _)| text.contains(word)) {
+        Some((_, library)) => candle_core::Error::msg(format!(
+            "the driver sees a GPU, but {library} was not found or does not start; put its folder into LD_LIBRARY_PATH (a CUDA \
+             toolkit has it in lib64, PyTorch's packages below site-packages/nvidia)"
+        )),
+        None => candle_core::Error::msg(text.lines().next().unwrap_or_default()),
+    }
 }
 
 /// How many GPUs there are; at least one.
