@@ -111,3 +111,35 @@ impl Uploader {
 pub fn synchronize(device: &Device) -> Result<()> {
     device.synchronize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Batches of growing and shrinking sizes, whose numbers are read only after all of them were sent: no buffer was filled again while
+    /// something still had to read it.
+    #[test]
+    fn every_batch_arrives_as_it_was_sent() -> Result<()> {
+        let device = crate::check::device()?;
+        let mut uploader = Uploader::new(&device)?;
+        let mut arrived = Vec::new();
+        for (k, len) in [5usize, 70_000, 3, 200_000, 1, 199_999, 64].into_iter().enumerate() {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + k) as u8).collect();
+            let (first, second) = bytes.split_at(len / 3);
+            // f32, so that the device makes something of the bytes.
+            let sent = uploader.through(&[first, second], |bytes| bytes.to_dtype(candle_core::DType::F32))?;
+            arrived.push((bytes, sent));
+        }
+        for (bytes, sent) in arrived {
+            let values: Vec<u8> = sent.to_vec1::<f32>()?.into_iter().map(|v| v as u8).collect();
+            assert!(values == bytes, "{} bytes", bytes.len());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_in_words() {
+        let error = cuda(4096).unwrap_err().to_string();
+        assert!(error.contains("GPU"), "{error}");
+    }
+}
