@@ -13,7 +13,7 @@ pub(super) enum Feed {
     /// The loader's threads make the views.
     Host { loader: Loader, dtype: DType },
     /// The loader's threads decode and draw; pictures go to the GPU beside its work, and become views there.
-    Device { loader: Loader<Planned>, uploader: Uploader, recipes: Vec<ViewRecipe>, dtype: DType },
+    Device { loader: Loader<Planned>, uploader: Box<Uploader>, recipes: Vec<ViewRecipe>, dtype: DType },
 }
 
 impl Feed {

@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
         }
         let recipes = config.recipe.views();
         let loader = Loader::finishing(train, config, known, Planned).or_bad_input()?;
-        Ok(Feed::Device { loader, uploader: Uploader::new(&device)?, recipes, dtype })
+        Ok(Feed::Device { loader, uploader: Box::new(Uploader::new(&device)?), recipes, dtype })
     }
 
     fn loader_config(&self, run: &Prepared) -> LoaderConfig {
