@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The root of the workspace: the folder above this package.
 pub(crate) fn root() -> PathBuf {
@@ -26,6 +27,17 @@ pub(crate) fn cargo() -> Command {
         }
     }
     command
+}
+
+/// What `cargo metadata` says of the workspace; `more` are further arguments, such as `--no-deps`.
+pub(crate) fn metadata(more: &[&str]) -> Result<Value> {
+    let mut command = cargo();
+    command.args(["metadata", "--format-version=1"]).args(more).arg("--manifest-path").arg(root().join("Cargo.toml"));
+    let output = command.output().context("cannot start cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    serde_json::from_slice(&output.stdout).context("cargo metadata printed something that is not JSON")
 }
 
 fn about_our_package(key: &str) -> bool {

@@ -35,7 +35,7 @@ impl Toolkit {
         if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
             bail!("the feature `cuda` is built on Linux on x86-64 only")
         }
-        let metadata = metadata()?;
+        let metadata = process::metadata(&["--all-features"])?;
         let target = metadata["target_directory"].as_str().context("cargo metadata named no target folder")?;
         let folder = Path::new(target).join("cuda-toolkit");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -106,16 +106,6 @@ fn release(text: &str) -> Option<[u32; 2]> {
 fn library_folder(home: &Path) -> PathBuf {
     let wide = home.join("lib64");
     if wide.is_dir() { wide } else { home.join("lib") }
-}
-
-fn metadata() -> Result<Value> {
-    let mut command = process::cargo();
-    command.args(["metadata", "--format-version", "1", "--all-features", "--manifest-path"]);
-    let output = command.arg(process::root().join("Cargo.toml")).output().context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    serde_json::from_slice(&output.stdout).context("cargo metadata wrote no JSON")
 }
 
 /// The folder of a dependency's source.

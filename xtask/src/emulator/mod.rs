@@ -13,9 +13,8 @@ use std::time::SystemTime;
 use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
-use crate::process::{cargo, root};
+use crate::process::{self, root};
 
 /// Where the emulator's sources are.
 const HOME: &str = "tests/emulator";
@@ -52,7 +51,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         bail!("the emulator runs on Linux on x86-64 only")
     }
     let compiler = compiler()?;
-    let metadata = metadata()?;
+    let metadata = process::metadata(&["--all-features"])?;
     let target = metadata["target_directory"].as_str().context("cargo metadata named no target folder")?;
     let out = Path::new(target).join("emulator");
     fs::create_dir_all(out.join("kernels")).with_context(|| format!("cannot make {}", out.display()))?;
@@ -185,18 +184,6 @@ fn compiler() -> Result<PathBuf> {
 
 fn is_new(major: u32) -> bool {
     major >= 12
-}
-
-fn metadata() -> Result<Value> {
-    let mut command = cargo();
-    command
-        .args(["metadata", "--format-version=1", "--all-features", "--manifest-path"])
-        .arg(root().join("Cargo.toml"));
-    let output = command.output().context("cannot start cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    serde_json::from_slice(&output.stdout).context("cargo metadata did not answer in JSON")
 }
 
 /// All files below a folder whose names end so, sorted.

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{cargo, root};
+use crate::process::{self, root};
 use source::Source;
 
 /// One broken rule at one place.
@@ -35,7 +35,7 @@ impl Finding {
 pub(crate) fn run() -> Result<()> {
     let root = root();
     let files = files(&root)?;
-    let mut findings = manifests::check(&metadata()?, &root);
+    let mut findings = manifests::check(&process::metadata(&["--no-deps"])?, &root);
     let mut sources = Vec::new();
     for path in &files {
         let Ok(bytes) = std::fs::read(root.join(path)) else { continue };
@@ -74,14 +74,4 @@ fn files(root: &Path) -> Result<Vec<String>> {
     files.sort();
     files.dedup();
     Ok(files)
-}
-
-fn metadata() -> Result<serde_json::Value> {
-    let mut command = cargo();
-    command.args(["metadata", "--no-deps", "--format-version=1", "--manifest-path"]).arg(root().join("Cargo.toml"));
-    let output = command.output().context("cannot start cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    serde_json::from_slice(&output.stdout).context("cargo metadata printed something that is not JSON")
 }
