@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::raster::{Depth, PixelFormat};
 use crate::recipe::{Recipe, ViewRecipe};
 
 /// A key of the `[augment]` table with a value that no view can be made by.
@@ -30,6 +31,20 @@ impl Recipe {
     /// # Errors
     /// The first key, in the order of the table, with a value outside its range; or no view at all.
     pub fn check(&self) -> Result<(), RecipeError> {
+        self.check_by(problem)
+    }
+
+    /// Whether every view can be made of pictures of this format.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); and if `mean` has another number of channels, or an operation is about red, green and blue and the pictures are
+    /// not 8-bit RGB.
+    pub fn check_for(&self, format: PixelFormat) -> Result<(), RecipeError> {
+        self.check()?;
+        self.check_by(|view| problem_for(view, format))
+    }
+
+    fn check_by(&self, problem: impl Fn(&ViewRecipe) -> Result<(), (&'static str, String)>) -> Result<(), RecipeError> {
         if self.views.is_empty() {
             let problem = "is empty: give one entry per view, as in views = [{}, {}]".to_owned();
             return Err(RecipeError { key: "augment.views".to_owned(), problem });
@@ -50,8 +65,20 @@ impl ViewRecipe {
     /// # Errors
     /// The first key with a value outside its range.
     pub fn check(&self) -> Result<(), RecipeError> {
-        problem(self).map_err(|(name, problem)| RecipeError { key: format!("augment.{name}"), problem })
+        problem(self).map_err(of_view)
     }
+
+    /// Whether this view can be made of pictures of this format.
+    ///
+    /// # Errors
+    /// As [`Recipe::check_for`].
+    pub fn check_for(&self, format: PixelFormat) -> Result<(), RecipeError> {
+        problem(self).and_then(|()| problem_for(self, format)).map_err(of_view)
+    }
+}
+
+fn of_view((name, problem): (&'static str, String)) -> RecipeError {
+    RecipeError { key: format!("augment.{name}"), problem }
 }
 
 /// The first key that cannot be followed, and why.
@@ -72,12 +99,50 @@ fn problem(view: &ViewRecipe) -> Result<(), (&'static str, String)> {
     range("blur_sigma", view.blur_sigma, MAX_SIZE as f64)?;
     probability("solarize", view.solarize)?;
     if let Some(m) = view.mean.iter().find(|m| !m.is_finite()) {
-        return Err(("mean", format!("holds {m}, expected three finite numbers")));
+        return Err(("mean", format!("holds {m}, expected finite numbers")));
     }
-    match view.std.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-        Some(s) => Err(("std", format!("holds {s}, expected three numbers above 0"))),
-        None => Ok(()),
+    if let Some(s) = view.std.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+        return Err(("std", format!("holds {s}, expected numbers above 0")));
     }
+    if view.mean.len() != view.std.len() {
+        let (mean, std) = (view.mean.len(), view.std.len());
+        return Err((
+            "std",
+            format!("has {std} numbers and augment.mean {mean}: both need one per channel, or none to be measured"),
+        ));
+    }
+    Ok(())
+}
+
+/// The first key that cannot be followed for pictures of this format, and why.
+fn problem_for(view: &ViewRecipe, format: PixelFormat) -> Result<(), (&'static str, String)> {
+    if view.mean.len() != format.channels {
+        let problem = format!(
+            "has {} numbers, the images have {format}: give one per channel (the command stats measures them), or [] to have them measured",
+            view.mean.len()
+        );
+        return Err(("mean", problem));
+    }
+    if format == PixelFormat::RGB {
+        return Ok(());
+    }
+    let jittered = |strength: f64| view.jitter > 0.0 && strength > 0.0;
+    for (key, on) in
+        [("saturation", jittered(view.saturation)), ("hue", jittered(view.hue)), ("grayscale", view.grayscale > 0.0)]
+    {
+        if on {
+            return Err((
+                key,
+                format!(
+                    "is for 8-bit RGB, the images have {format}: set it to 0 (brightness and contrast work per channel)"
+                ),
+            ));
+        }
+    }
+    if format.depth == Depth::F32 && view.solarize > 0.0 {
+        return Err(("solarize", "inverts numbers of a known full scale, the images are f32: set it to 0".to_owned()));
+    }
+    Ok(())
 }
 
 /// 0 < low <= high <= most.
@@ -108,6 +173,7 @@ fn strength(key: &'static str, x: f64, most: f64) -> Result<(), (&'static str, S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::PerChannel;
     use crate::recipe::ViewOverrides;
 
     fn message(change: impl FnOnce(&mut Recipe)) -> String {
@@ -128,7 +194,7 @@ mod tests {
     #[test]
     fn the_key_and_the_expectation_are_named() {
         type Edit = fn(&mut Recipe);
-        let cases: [(Edit, &str); 14] = [
+        let cases: [(Edit, &str); 15] = [
             (|r| r.size = 0, "augment.size is 0, expected 1 to 8192 pixels"),
             (
                 |r| r.crop_scale = [0.0, 1.0],
@@ -151,14 +217,45 @@ mod tests {
                 |r| r.blur_sigma = [0.0, 2.0],
                 "augment.blur_sigma is [0.0, 2.0], expected [low, high] with 0 < low <= high, both at most 8192",
             ),
-            (|r| r.mean[1] = f32::NAN, "augment.mean holds NaN, expected three finite numbers"),
-            (|r| r.std = [0.2, 0.0, 0.2], "augment.std holds 0, expected three numbers above 0"),
+            (|r| r.mean = [0.1, f32::NAN, 0.3].into(), "augment.mean holds NaN, expected finite numbers"),
+            (|r| r.std = [0.2, 0.0, 0.2].into(), "augment.std holds 0, expected numbers above 0"),
+            (
+                |r| r.mean = PerChannel::MEASURED,
+                "augment.std has 3 numbers and augment.mean 0: both need one per channel, or none to be measured",
+            ),
             (|r| r.views.clear(), "augment.views is empty: give one entry per view, as in views = [{}, {}]"),
             (|r| r.views[1].solarize = Some(7.0), "augment.views[1].solarize is 7.0, expected a probability in [0, 1]"),
         ];
         for (change, expected) in cases {
             assert_eq!(message(change), expected);
         }
+    }
+
+    #[test]
+    fn what_is_about_color_is_refused_for_other_pictures() {
+        let five = PixelFormat { channels: 5, depth: Depth::F32 };
+        let numbers = PerChannel::new(&[0.5; 5]).unwrap();
+        let mut recipe = Recipe::byol(32);
+        let message = |recipe: &Recipe| recipe.check_for(five).unwrap_err().to_string();
+        assert_eq!(recipe.check_for(PixelFormat::RGB), Ok(()));
+        assert_eq!(
+            message(&recipe),
+            "augment.mean has 3 numbers, the images have 5 channels of f32: give one per channel (the command stats measures them), \
+             or [] to have them measured"
+        );
+        (recipe.mean, recipe.std) = (numbers, numbers);
+        let of_color = "is for 8-bit RGB, the images have 5 channels of f32: set it to 0 (brightness and contrast work per channel)";
+        assert_eq!(message(&recipe), format!("augment.saturation {of_color}"));
+        recipe.saturation = 0.0;
+        assert_eq!(message(&recipe), format!("augment.hue {of_color}"));
+        recipe.hue = 0.0;
+        assert_eq!(message(&recipe), format!("augment.grayscale {of_color}"));
+        recipe.grayscale = 0.0;
+        assert!(message(&recipe).starts_with("augment.views[1].solarize inverts numbers of a known full scale"));
+        recipe.views[1].solarize = None;
+        assert_eq!(recipe.check_for(five), Ok(()));
+        assert_eq!(recipe.check_for(PixelFormat { depth: Depth::U16, ..five }), Ok(()));
+        assert!(recipe.check_for(PixelFormat { channels: 4, ..five }).is_err());
     }
 
     #[test]

@@ -1,19 +1,26 @@
 #![doc = include_str!("../README.md")]
 
+mod channels;
 mod check;
 mod draw;
+mod filter;
 mod image;
 pub mod ops;
+mod picture;
 mod presets;
+mod raster;
 mod recipe;
 mod simd;
 
+pub use channels::PerChannel;
 pub use check::RecipeError;
 pub use diptych_random::Stream;
 pub use draw::{Jitter, JitterOp, ViewParams};
 pub use image::{Image, ImageError, grid};
 pub use ops::{CropBox, center_view, normalize_into};
+pub use picture::Picture;
 pub use presets::{IMAGENET_MEAN, IMAGENET_STD};
+pub use raster::{Depth, MAX_CHANNELS, PixelFormat, Raster, RasterError, Samples, apply_raster};
 pub use recipe::{Interpolation, Recipe, ViewOverrides, ViewRecipe};
 
 /// One random view of `image`: a picture of `recipe.size` x `recipe.size`, not yet normalized.

@@ -26,8 +26,8 @@ impl Recipe {
             blur_sigma: [0.1, 2.0],
             solarize: 0.0,
             solarize_threshold: 128,
-            mean: IMAGENET_MEAN,
-            std: IMAGENET_STD,
+            mean: IMAGENET_MEAN.into(),
+            std: IMAGENET_STD.into(),
         };
         Self::of(shared, vec![ViewOverrides::default(); 2])
     }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::channels::PerChannel;
+
 /// How a crop is resampled; both are antialiased and equal Pillow's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,10 +116,10 @@ keys! {
     solarize: f64,
     /// Solarizing inverts the values from this one up.
     solarize_threshold: u8,
-    /// Subtracted from the channels, which are scaled to [0, 1] before.
-    mean: [f32; 3],
-    /// What the channels are divided by after that.
-    std: [f32; 3],
+    /// Subtracted from the channels, one number each, after integers were scaled to [0, 1]; `[]` has it measured on the training images.
+    mean: PerChannel,
+    /// What the channels are divided by after that, one number each; `[]` as in `mean`.
+    std: PerChannel,
 }
 
 impl Recipe {

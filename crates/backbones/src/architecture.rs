@@ -59,6 +59,8 @@ pub struct Architecture {
     pub depths: [usize; 4],
     /// Channels of the stem and of the first layer's inner convolutions; each layer doubles them.
     pub base: usize,
+    /// Channels of the images.
+    pub channels: usize,
     /// What comes before the first block.
     pub stem: Stem,
     /// Whether each block's last norm starts with a scale of 0, so that blocks start as the identity.
@@ -102,8 +104,11 @@ impl Architecture {
         for layer in self.layers()..4 {
             lines.push(format!("model.layer{} = torch.nn.Identity()", layer + 1));
         }
-        if base != 64 || self.stem != Stem::Imagenet {
-            lines.push(format!("model.conv1 = torch.nn.Conv2d(3, {base}, {kernel}, {stride}, {padding}, bias=False)"));
+        if base != 64 || self.stem != Stem::Imagenet || self.channels != 3 {
+            let channels = self.channels;
+            lines.push(format!(
+                "model.conv1 = torch.nn.Conv2d({channels}, {base}, {kernel}, {stride}, {padding}, bias=False)"
+            ));
         }
         if self.stem != Stem::Imagenet {
             lines.push("model.maxpool = torch.nn.Identity()".into());
@@ -122,6 +127,7 @@ mod tests {
             block: BlockKind::Basic,
             depths: [2, 2, 2, 2],
             base: 64,
+            channels: 3,
             stem: Stem::Cifar,
             zero_init_residual: false,
         };

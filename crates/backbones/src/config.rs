@@ -49,8 +49,13 @@ pub struct BackboneConfig {
     pub stem: StemChoice,
     /// Whether each residual block starts as the identity.
     pub zero_init_residual: bool,
+    /// Channels of the images, 1 to 16; those of the data when left out.
+    pub channels: Option<usize>,
     /// Weights to start from: a safetensors file, or `hf://owner/name[@revision][/file]`.
     pub weights: Option<String>,
+    /// Whether weights for images of three channels are adapted to another number: the filters of red, green and blue in turn, times 3 / channels (for
+    /// one channel their sum), so that the first layer's responses keep their size.
+    pub adapt_weights: bool,
 }
 
 impl Default for BackboneConfig {
@@ -61,7 +66,9 @@ impl Default for BackboneConfig {
             base: None,
             stem: StemChoice::Auto,
             zero_init_residual: false,
+            channels: None,
             weights: None,
+            adapt_weights: false,
         }
     }
 }
@@ -88,8 +95,13 @@ impl BackboneConfig {
         if !(1..=1024).contains(&base) {
             bail!("backbone.base: {base} channels; use 1 to 1024")
         }
+        let channels = self.channels.unwrap_or(3);
+        if !(1..=16).contains(&channels) {
+            bail!("backbone.channels: {channels}; images have 1 to 16 channels")
+        }
         let stem = self.stem.stem(image_size);
-        Ok(Architecture { block, depths, base: base * self.width, stem, zero_init_residual: self.zero_init_residual })
+        let zero_init_residual = self.zero_init_residual;
+        Ok(Architecture { block, depths, base: base * self.width, channels, stem, zero_init_residual })
     }
 }
 

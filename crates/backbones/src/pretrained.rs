@@ -17,6 +17,9 @@ use crate::{Architecture, BackboneConfig};
 /// What wrappers put before the names of a backbone's parameters.
 const PREFIXES: [&str; 2] = ["module.", "backbone."];
 
+/// The layer that sees the images.
+const FIRST: &str = "conv1.weight";
+
 /// What was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -57,6 +60,15 @@ fn parse_hub(rest: &str) -> Result<(String, String, String)> {
     Ok((format!("{owner}/{name}"), revision.into(), file.unwrap_or("model.safetensors").into()))
 }
 
+/// How weights for images of three channels get into a backbone for images of another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapt {
+    /// They do not: another number is an error.
+    No,
+    /// The filters of red, green and blue in turn, times 3 / channels; for one channel this is their sum.
+    Channels,
+}
+
 /// Copies the weights that `source` (as [`resolve`]) names into `store`, a backbone's own store with torchvision's names.
 ///
 /// `module.` and `backbone.` before the names are dropped; if any name has `backbone.`, only those are taken. `fc.` and
@@ -66,9 +78,20 @@ fn parse_hub(rest: &str) -> Result<(String, String, String)> {
 /// If the file cannot be read, or a parameter is missing, unknown or of another shape; the message names the key and
 /// both shapes.
 pub fn load(store: &ParamStore, source: &str) -> Result<Loaded> {
+    load_adapted(store, source, Adapt::No)
+}
+
+/// [`load`], with the first layer adapted to the backbone's channels where `adapt` allows it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_adapted(store: &ParamStore, source: &str, adapt: Adapt) -> Result<Loaded> {
     let path = resolve(source)?;
     let (tensors, layout) = read(&path)?;
-    let (weights, ignored) = select(tensors);
+    let (mut weights, ignored) = select(tensors);
+    if let (Adapt::Channels, Some(first), Some(param)) = (adapt, weights.get_mut(FIRST), store.get(FIRST)) {
+        *first = adapted(first, layout, param.var.dims().last().copied().unwrap_or(3))?;
+    }
     let fits = check(store, &weights, layout);
     fits.with_context(|| format!("{}: these weights do not fit the backbone", path.display()))?;
     for (name, value) in &weights {
@@ -141,6 +164,15 @@ fn check(store: &ParamStore, weights: &BTreeMap<String, Tensor>, layout: Layout)
             &[o, kh, kw, i] if layout == Layout::Oihw => vec![o, i, kh, kw],
             dims => dims.to_vec(),
         };
+        let channels = if layout == Layout::Oihw { 1 } else { 3 };
+        if name == FIRST && value.rank() == 4 && value.dims()[channels] != expected[channels] {
+            bail!(
+                "{name} has shape {:?}, the backbone expects {expected:?}: it is for images of {} channels; backbone.adapt_weights = true \
+                 adapts weights of 3 channels",
+                value.dims(),
+                value.dims()[channels]
+            )
+        }
         if value.dims() != expected {
             bail!("{name} has shape {:?}, the backbone expects {expected:?}", value.dims())
         }
@@ -149,6 +181,20 @@ fn check(store: &ParamStore, weights: &BTreeMap<String, Tensor>, layout: Layout)
         Some(name) => bail!("{name} is no parameter of this backbone; is it of another depth?"),
         None => Ok(()),
     }
+}
+
+/// A first layer for three channels, as one for `channels`.
+fn adapted(first: &Tensor, layout: Layout, channels: usize) -> Result<Tensor> {
+    let dim = if layout == Layout::Oihw { 1 } else { 3 };
+    if first.rank() != 4 || first.dims()[dim] != 3 || channels == 3 {
+        return Ok(first.clone());
+    }
+    if channels == 1 {
+        return Ok(first.sum_keepdim(dim)?);
+    }
+    let turns: Vec<u32> = (0..channels as u32).map(|c| c % 3).collect();
+    let filters = first.index_select(&Tensor::new(turns, first.device())?, dim)?;
+    Ok((filters * (3.0 / channels as f64))?)
 }
 
 /// A backbone's tensors as torchvision's `state_dict` has them: convolutions `[O, I, kh, kw]`, running statistics and
@@ -174,6 +220,7 @@ pub fn export_metadata(config: &BackboneConfig, architecture: &Architecture) -> 
         ("backbone", config.name.clone()),
         ("width", config.width.to_string()),
         ("base", architecture.base.to_string()),
+        ("channels", architecture.channels.to_string()),
         ("stem", architecture.stem.name().to_string()),
         ("pytorch", architecture.pytorch()),
     ]

@@ -12,6 +12,7 @@ use crate::{Architecture, BlockKind, Stem};
 #[derive(Clone, Debug)]
 pub struct ResNet {
     stem: Stem,
+    channels: usize,
     conv1: Conv2d,
     bn1: BatchNorm,
     layers: Vec<Vec<Block>>,
@@ -78,7 +79,7 @@ impl ResNet {
     pub fn new(scope: &mut Scope, architecture: &Architecture) -> Result<Self> {
         let base = architecture.base;
         let (kernel, stride, padding) = architecture.stem.convolution();
-        let conv1 = Conv2d::new(&mut scope.pp("conv1"), 3, base, kernel, stride, padding)?;
+        let conv1 = Conv2d::new(&mut scope.pp("conv1"), architecture.channels, base, kernel, stride, padding)?;
         let bn1 = BatchNorm::new(&mut scope.pp("bn1"), base, 1.0)?;
         let mut inputs = base;
         let mut layers = Vec::new();
@@ -93,13 +94,15 @@ impl ResNet {
             }
             layers.push(layer);
         }
-        Ok(Self { stem: architecture.stem, conv1, bn1, layers, out_dim: architecture.out_dim() })
+        let (stem, channels) = (architecture.stem, architecture.channels);
+        Ok(Self { stem, channels, conv1, bn1, layers, out_dim: architecture.out_dim() })
     }
 
     /// Everything before the first layer.
     fn stem(&self, tape: &mut Tape, x: &Value) -> Result<Value> {
-        if x.tensor().rank() != 4 || x.tensor().dims()[3] != 3 {
-            candle_core::bail!("a ResNet takes images [N, H, W, 3], got {:?}", x.tensor().dims())
+        let channels = self.channels;
+        if x.tensor().rank() != 4 || x.tensor().dims()[3] != channels {
+            candle_core::bail!("a ResNet takes images [N, H, W, {channels}], got {:?}", x.tensor().dims())
         }
         let y = self.conv1.record(tape, x)?;
         let y = self.bn1.record(tape, y, None, true)?;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diptych_augment::Image;
+use diptych_augment::{Image, Picture};
 
 use crate::dataset::Fingerprint;
 use crate::{DataError, Dataset, Splits};
@@ -155,7 +155,7 @@ impl Dataset for BinaryImages {
     fn len(&self) -> usize {
         self.len
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         let side = self.layout.side;
         let mut planes = vec![0; side * side * 3];
         self.read(i, self.layout.header, &mut planes)?;
@@ -166,7 +166,7 @@ impl Dataset for BinaryImages {
                 pixels[to * 3 + c] = value;
             }
         }
-        Ok(Image { width: side, height: side, pixels })
+        Ok(Image { width: side, height: side, pixels }.into())
     }
     fn label(&self, i: usize) -> Option<u32> {
         self.labels.as_ref().map(|labels| labels[i])

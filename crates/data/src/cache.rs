@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use diptych_augment::Image;
+use diptych_augment::{Picture, PixelFormat};
 
 use crate::{DataError, Dataset};
 
@@ -12,7 +12,7 @@ use crate::{DataError, Dataset};
 /// For sets that fit (drawn ones, CIFAR-10, small folders): one `Arc<Cached>` serves training and evaluation.
 pub struct Cached {
     base: Arc<dyn Dataset>,
-    images: Vec<OnceLock<Arc<Image>>>,
+    images: Vec<OnceLock<Arc<Picture>>>,
     limit: usize,
     used: AtomicUsize,
 }
@@ -34,7 +34,7 @@ impl Dataset for Cached {
     fn len(&self) -> usize {
         self.base.len()
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         self.shared(i).map(Arc::unwrap_or_clone)
     }
     fn label(&self, i: usize) -> Option<u32> {
@@ -46,18 +46,21 @@ impl Dataset for Cached {
     fn name(&self, i: usize) -> String {
         self.base.name(i)
     }
+    fn format(&self) -> PixelFormat {
+        self.base.format()
+    }
     fn fingerprint(&self) -> u64 {
         self.base.fingerprint()
     }
     fn key(&self, i: usize) -> u64 {
         self.base.key(i)
     }
-    fn shared(&self, i: usize) -> Result<Arc<Image>, DataError> {
+    fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         if let Some(image) = self.images[i].get() {
             return Ok(image.clone());
         }
         let image = self.base.shared(i)?;
-        let bytes = image.pixels.len();
+        let bytes = image.bytes();
         // Bytes are reserved before they are kept, so that workers together stay below the limit.
         if self.used.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limit
             || self.images[i].set(image.clone()).is_err()

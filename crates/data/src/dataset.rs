@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diptych_augment::Image;
+use diptych_augment::{Picture, PixelFormat};
 use diptych_random::{Stream, hash};
 
 use crate::DataError;
@@ -12,11 +12,11 @@ pub trait Dataset: Send + Sync {
     /// The number of images.
     fn len(&self) -> usize;
 
-    /// Image `i`, decoded: RGB, 8 bits, `[H, W, 3]`.
+    /// Image `i`, decoded, in the set's [`format`](Self::format).
     ///
     /// # Errors
     /// [`DataError::Decode`] if this one image cannot be read (the loader then replaces it); anything else ends the run.
-    fn get(&self, i: usize) -> Result<Image, DataError>;
+    fn get(&self, i: usize) -> Result<Picture, DataError>;
 
     /// The class of image `i`, an index into [`classes`](Self::classes); `None` in an unlabeled set.
     fn label(&self, i: usize) -> Option<u32>;
@@ -29,6 +29,11 @@ pub trait Dataset: Send + Sync {
 
     /// A hash of the list of images (names and sizes, not pixels): a checkpoint refuses to go on with another list.
     fn fingerprint(&self) -> u64;
+
+    /// Channels and depth of the images: 8-bit RGB unless a set says otherwise.
+    fn format(&self) -> PixelFormat {
+        PixelFormat::RGB
+    }
 
     /// Whether there is no image at all.
     fn is_empty(&self) -> bool {
@@ -44,7 +49,7 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    fn shared(&self, i: usize) -> Result<Arc<Image>, DataError> {
+    fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         self.get(i).map(Arc::new)
     }
 }
@@ -129,7 +134,7 @@ impl Dataset for Subset {
     fn len(&self) -> usize {
         self.indices.len()
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         self.base.get(self.indices[i] as usize)
     }
     fn label(&self, i: usize) -> Option<u32> {
@@ -141,6 +146,9 @@ impl Dataset for Subset {
     fn name(&self, i: usize) -> String {
         self.base.name(self.indices[i] as usize)
     }
+    fn format(&self) -> PixelFormat {
+        self.base.format()
+    }
     fn fingerprint(&self) -> u64 {
         let mut fingerprint = Fingerprint::new("subset");
         fingerprint.add(&self.base.fingerprint().to_le_bytes());
@@ -150,7 +158,7 @@ impl Dataset for Subset {
     fn key(&self, i: usize) -> u64 {
         self.base.key(self.indices[i] as usize)
     }
-    fn shared(&self, i: usize) -> Result<Arc<Image>, DataError> {
+    fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         self.base.shared(self.indices[i] as usize)
     }
 }

@@ -18,28 +18,39 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use diptych_augment::Image;
+use diptych_augment::{Image, Picture};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::DataError;
 use crate::list::{display, path_bytes};
+use crate::{DataError, stored};
 
 /// The most pixels a picture may have: 2^27, about 11,500 x 11,500.
 pub const MAX_PIXELS: u64 = 1 << 27;
 /// The most bytes a decoder may allocate for one picture.
-const MAX_ALLOC: u64 = 1 << 30;
+pub(crate) const MAX_ALLOC: u64 = 1 << 30;
 /// The most bytes a file may have.
 const MAX_FILE: u64 = 1 << 29;
+
+/// As what an image file is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// 8-bit RGB, whatever the file holds: see the table of this module.
+    #[default]
+    Rgb,
+    /// As it is stored, which must be this many channels: 8 or 16 bits or f32, alpha a channel like any other, the pages of a TIFF channels where each
+    /// has one.
+    Channels(usize),
+}
 
 /// Decodes the bytes of an image file; `name` is for the error.
 ///
 /// # Errors
-/// [`DataError::Decode`] with the reason, if these bytes are not a whole picture of a format that we read, or it has more
-/// than [`MAX_PIXELS`] pixels.
-pub fn decode(name: &str, bytes: &[u8]) -> Result<Image, DataError> {
+/// [`DataError::Decode`] with the reason, if these bytes are not a whole picture of a format that we read, it has more
+/// than [`MAX_PIXELS`] pixels, or another number of channels than is asked for.
+pub fn decode(name: &str, bytes: &[u8], reading: Reading) -> Result<Picture, DataError> {
     // Decoders are fuzzed, yet a panic in one must not end a run of days.
-    catch_unwind(AssertUnwindSafe(|| decode_any(bytes)))
+    catch_unwind(AssertUnwindSafe(|| decode_any(bytes, reading)))
         .unwrap_or_else(|_| Err("the decoder panicked on it".into()))
         .map_err(|reason| DataError::Decode { name: name.to_owned(), reason })
 }
@@ -48,17 +59,17 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Image, DataError> {
 ///
 /// # Errors
 /// As [`decode`]; a file that cannot be read is an image that cannot be decoded.
-pub fn decode_file(path: &Path, name: Option<&str>) -> Result<Image, DataError> {
+pub fn decode_file(path: &Path, name: Option<&str>, reading: Reading) -> Result<Picture, DataError> {
     let shown =
         || name.map_or_else(|| display(&path_bytes(path.file_name().unwrap_or_default().as_ref())), str::to_owned);
     match read(path) {
-        Ok(bytes) => decode(&shown(), &bytes),
+        Ok(bytes) => decode(&shown(), &bytes, reading),
         Err(reason) => Err(DataError::Decode { name: shown(), reason }),
     }
 }
 
 /// The file's bytes, never more than [`MAX_FILE`].
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
     let file = std::fs::File::open(path).map_err(cannot)?;
     let size = file.metadata().map_err(cannot)?.len();
@@ -71,28 +82,42 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-fn decode_any(bytes: &[u8]) -> Result<Image, String> {
+/// What a decoder may use.
+pub(crate) fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_ALLOC);
+    limits
+}
+
+pub(crate) fn check_pixels(width: u32, height: u32) -> Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MAX_PIXELS {
+        return Err(format!("its header says {width} x {height} pixels, more than the {MAX_PIXELS} that are read"));
+    }
+    Ok(())
+}
+
+fn decode_any(bytes: &[u8], reading: Reading) -> Result<Picture, String> {
     let format = image::guess_format(bytes)
         .map_err(|_| "it is no JPEG, PNG, WebP, BMP, TIFF or GIF file, whatever its name says".to_owned())?;
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err("the JPEG data ends before the picture does (truncated file)".into());
     }
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_ALLOC);
+    if let Reading::Channels(channels) = reading {
+        return stored::decode(bytes, format, channels);
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits);
+    reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > MAX_PIXELS {
-        return Err(format!("its header says {width} x {height} pixels, more than the {MAX_PIXELS} that are read"));
-    }
+    check_pixels(width, height)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
     picture.apply_orientation(orientation);
     let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();
-    Image::new(width as usize, height as usize, picture.into_raw()).map_err(|error| error.to_string())
+    let image = Image::new(width as usize, height as usize, picture.into_raw()).map_err(|error| error.to_string())?;
+    Ok(image.into())
 }
 
 /// Whether the marker that ends a JPEG picture is there, outside of its headers (which may hold a whole thumbnail).

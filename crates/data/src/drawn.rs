@@ -1,6 +1,6 @@
 //! The embedded pictures as a data set.
 
-use diptych_augment::Image;
+use diptych_augment::Picture;
 
 use crate::dataset::Fingerprint;
 use crate::synthetic::{CLASSES, Split, draw, label};
@@ -26,8 +26,8 @@ impl Dataset for Synthetic {
     fn len(&self) -> usize {
         self.len
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
-        Ok(draw(self.seed, self.split, i as u64, self.size).0)
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
+        Ok(draw(self.seed, self.split, i as u64, self.size).0.into())
     }
     fn label(&self, i: usize) -> Option<u32> {
         Some(label(self.seed, self.split, i as u64))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use diptych_augment::{Image, center_view};
+use diptych_augment::{PerChannel, Picture};
 
 use crate::failures::Failures;
 use crate::loader::{check_len, stack};
@@ -13,7 +13,7 @@ use crate::{DataError, Dataset, Skipped};
 /// Some images in the order of the data set.
 #[derive(Clone, Debug)]
 pub struct EvalBatch {
-    /// The middles of the images, normalized, `[n, S, S, 3]`.
+    /// The middles of the images, normalized, `[n, S, S, C]`.
     pub images: Tensor,
     /// One label per image, where the data set has them.
     pub labels: Option<Vec<u32>>,
@@ -27,7 +27,7 @@ pub struct EvalBatches {
     job: Arc<Evaluation>,
 }
 
-/// All images of `dataset` in order, `batch_size` at a time, as [`center_view`]s of `size` normalized by `mean` and `std`,
+/// All images of `dataset` in order, `batch_size` at a time, as [`center_view`](Picture::center_view)s of `size` normalized by `mean` and `std`,
 /// made by `workers` threads.
 ///
 /// An image that cannot be decoded is left out, with its label and index, and counted; above `max_error_share` of the set
@@ -39,8 +39,8 @@ pub fn eval_batches(
     dataset: Arc<dyn Dataset>,
     batch_size: usize,
     size: usize,
-    mean: [f32; 3],
-    std: [f32; 3],
+    mean: PerChannel,
+    std: PerChannel,
     workers: usize,
     max_error_share: f64,
 ) -> Result<EvalBatches, DataError> {
@@ -48,6 +48,13 @@ pub fn eval_batches(
     if batch_size == 0 || size == 0 || std.iter().any(|std| !std.is_finite() || *std <= 0.0) {
         return Err(DataError::Invalid(format!(
             "evaluation with batch size {batch_size}, image size {size}, std {std:?}: all must be above 0"
+        )));
+    }
+    let format = dataset.format();
+    if mean.len() != format.channels || std.len() != format.channels {
+        return Err(DataError::Invalid(format!(
+            "the images have {format}, the backbone was trained with {} channels (numbers of mean and std): use data of as many",
+            mean.len()
         )));
     }
     let failures = Failures::new(max_error_share, dataset.len());
@@ -85,14 +92,14 @@ struct Evaluation {
     dataset: Arc<dyn Dataset>,
     batch_size: usize,
     size: usize,
-    mean: [f32; 3],
-    std: [f32; 3],
+    mean: PerChannel,
+    std: PerChannel,
     failures: Failures,
 }
 
 impl Job for Evaluation {
     /// `None` if the image could not be decoded.
-    type Item = Option<(u32, Image)>;
+    type Item = Option<(u32, Picture)>;
     type Out = EvalBatch;
 
     fn plan(&self, step: u64) -> Option<Plan> {
@@ -104,13 +111,13 @@ impl Job for Evaluation {
 
     fn sample(&self, _epoch: u64, index: u32) -> Result<Self::Item, DataError> {
         match self.dataset.shared(index as usize) {
-            Ok(image) => Ok(Some((index, center_view(&image, self.size)))),
+            Ok(image) => Ok(Some((index, image.center_view(self.size)))),
             Err(error) => self.failures.record(index, error).map(|()| None),
         }
     }
 
     fn assemble(&self, items: Vec<Self::Item>) -> Result<EvalBatch, DataError> {
-        let items: Vec<(u32, Image)> = items.into_iter().flatten().collect();
+        let items: Vec<(u32, Picture)> = items.into_iter().flatten().collect();
         Ok(EvalBatch {
             images: stack(items.iter().map(|(_, image)| image), self.size, &self.mean, &self.std)?,
             labels: items.iter().map(|&(index, _)| self.dataset.label(index as usize)).collect(),

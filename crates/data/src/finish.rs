@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diptych_augment::{Image, ViewParams, ViewRecipe, apply};
+use diptych_augment::{Picture, ViewParams, ViewRecipe};
 use diptych_nn::{Batch, Views};
 use diptych_random::Stream;
 
@@ -17,7 +17,7 @@ pub trait Finish: Send + Sync + 'static {
     type Batch: Send;
 
     /// Of a decoded image, with the random stream of each view.
-    fn sample(&self, image: Arc<Image>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Self::Sample;
+    fn sample(&self, image: Arc<Picture>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Self::Sample;
 
     /// Of all images of a batch, in order.
     ///
@@ -40,14 +40,14 @@ pub struct Rows {
 pub struct Augmented;
 
 impl Finish for Augmented {
-    type Sample = Vec<Image>;
+    type Sample = Vec<Picture>;
     type Batch = Batch;
 
-    fn sample(&self, image: Arc<Image>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Vec<Image> {
-        planned(&image, views, stream).iter().map(|params| apply(&image, params)).collect()
+    fn sample(&self, image: Arc<Picture>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Vec<Picture> {
+        planned(&image, views, stream).iter().map(|params| image.view(params)).collect()
     }
 
-    fn batch(&self, samples: Vec<Vec<Image>>, views: &[ViewRecipe], rows: Rows) -> Result<Batch, DataError> {
+    fn batch(&self, samples: Vec<Vec<Picture>>, views: &[ViewRecipe], rows: Rows) -> Result<Batch, DataError> {
         let views = views
             .iter()
             .enumerate()
@@ -65,7 +65,7 @@ pub struct Planned;
 #[derive(Clone, Debug)]
 pub struct PlannedBatch {
     /// The images, of any sizes.
-    pub images: Vec<Arc<Image>>,
+    pub images: Vec<Arc<Picture>>,
     /// For each view of the recipe, the parameters of each image.
     pub views: Vec<Vec<ViewParams>>,
     /// Labels and places.
@@ -73,10 +73,10 @@ pub struct PlannedBatch {
 }
 
 impl Finish for Planned {
-    type Sample = (Arc<Image>, Vec<ViewParams>);
+    type Sample = (Arc<Picture>, Vec<ViewParams>);
     type Batch = PlannedBatch;
 
-    fn sample(&self, image: Arc<Image>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Self::Sample {
+    fn sample(&self, image: Arc<Picture>, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Self::Sample {
         let params = planned(&image, views, stream);
         (image, params)
     }
@@ -87,7 +87,7 @@ impl Finish for Planned {
     }
 }
 
-fn planned(image: &Image, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Vec<ViewParams> {
-    let draw = |(v, recipe)| ViewParams::draw(recipe, image.width, image.height, &mut stream(v));
+fn planned(image: &Picture, views: &[ViewRecipe], stream: &dyn Fn(usize) -> Stream) -> Vec<ViewParams> {
+    let draw = |(v, recipe)| ViewParams::draw(recipe, image.width(), image.height(), &mut stream(v));
     views.iter().enumerate().map(draw).collect()
 }

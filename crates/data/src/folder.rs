@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use diptych_augment::Image;
+use diptych_augment::{Picture, PixelFormat};
 use diptych_random::hash;
 
 use crate::dataset::Fingerprint;
+use crate::decode::read;
 use crate::list::{self, Listing, display, path_bytes};
-use crate::{DataError, Dataset, decode_file};
+use crate::{DataError, Dataset, Reading, decode_file, stored};
 
 /// The image files under a folder, sorted by the bytes of their paths.
 ///
@@ -20,14 +21,24 @@ pub struct ImageFolder {
     labels: Option<Vec<u32>>,
     classes: Vec<String>,
     fingerprint: u64,
+    reading: Reading,
+    format: PixelFormat,
 }
 
 impl ImageFolder {
-    /// Lists the images under `root`; reads none. The second part tells the user what was found and passed over.
+    /// Lists the images under `root`, as 8-bit RGB; reads none. The second part tells the user what was found and passed over.
     ///
     /// # Errors
     /// If `root` cannot be listed or holds no image.
     pub fn open(root: &Path) -> Result<(Self, Vec<String>), DataError> {
+        Self::open_as(root, Reading::Rgb)
+    }
+
+    /// As [`open`](Self::open), with the images read as `reading` says. What is stored is told by the first image that can be read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); and if the first image has other channels than are asked for.
+    pub fn open_as(root: &Path, reading: Reading) -> Result<(Self, Vec<String>), DataError> {
         if !root.exists() {
             return Err(DataError::Missing { path: root.into() });
         }
@@ -41,6 +52,10 @@ impl ImageFolder {
         if !passed_over.is_empty() {
             notes.push(format!("{}: passed over {passed_over}", root.display()));
         }
+        let format = match reading {
+            Reading::Rgb => PixelFormat::RGB,
+            Reading::Channels(channels) => stored_format(root, &listing, channels)?,
+        };
         let (classes, labels) = label(&listing, root, &mut notes);
         let mut fingerprint = Fingerprint::new("image folder");
         for file in &listing.files {
@@ -53,14 +68,44 @@ impl ImageFolder {
             labels,
             classes,
             fingerprint: fingerprint.finish(),
+            reading,
+            format,
         };
         Ok((folder, notes))
+    }
+
+    /// The picture, if its depth is that of the others.
+    fn within_format(&self, i: usize, picture: Picture) -> Result<Picture, DataError> {
+        if picture.format() == self.format {
+            return Ok(picture);
+        }
+        let reason = format!("it has {}, the first image {}", picture.format(), self.format);
+        Err(DataError::Decode { name: self.name(i), reason })
     }
 
     /// Where image `i` lies.
     pub fn path(&self, i: usize) -> PathBuf {
         self.root.join(&self.files[i])
     }
+}
+
+/// Images looked at for one that tells what is stored.
+const LOOKS: usize = 20;
+
+/// The format of the first image that can be read.
+fn stored_format(root: &Path, listing: &Listing, channels: usize) -> Result<PixelFormat, DataError> {
+    let mut reason = String::new();
+    for file in listing.files.iter().take(LOOKS) {
+        match read(&root.join(&file.path)).and_then(|bytes| stored::format_of(&bytes)) {
+            Ok(format) if format.channels == channels => return Ok(format),
+            Ok(format) => {
+                let name = display(&path_bytes(&file.path));
+                return Err(DataError::Invalid(format!("data.channels = {channels}, but image {name} has {format}")));
+            }
+            Err(error) => reason = format!("{}: {error}", display(&path_bytes(&file.path))),
+        }
+    }
+    Err(DataError::Invalid(format!("data {}: none of the first images can be read; {reason}", root.display())))
 }
 
 /// The classes and one label per file; none where an image lies directly in the root.
@@ -97,8 +142,8 @@ impl Dataset for ImageFolder {
     fn len(&self) -> usize {
         self.files.len()
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
-        decode_file(&self.path(i), Some(&self.name(i)))
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
+        self.within_format(i, decode_file(&self.path(i), Some(&self.name(i)), self.reading)?)
     }
     fn label(&self, i: usize) -> Option<u32> {
         self.labels.as_ref().map(|labels| labels[i])
@@ -108,6 +153,9 @@ impl Dataset for ImageFolder {
     }
     fn name(&self, i: usize) -> String {
         display(&path_bytes(&self.files[i]))
+    }
+    fn format(&self) -> PixelFormat {
+        self.format
     }
     fn fingerprint(&self) -> u64 {
         self.fingerprint

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use diptych_augment::{Image, Recipe, ViewRecipe, normalize_into};
+use diptych_augment::{Picture, Recipe, ViewRecipe};
 use diptych_random::Stream;
 
 use crate::failures::{Failures, Unreadable};
@@ -110,7 +110,7 @@ impl<F: Finish> Loader<F> {
         finish: F,
     ) -> Result<Self, DataError> {
         let len = dataset.len();
-        config.recipe.check().map_err(|error| DataError::Invalid(format!("augment: {error}")))?;
+        config.recipe.check_for(dataset.format()).map_err(|error| DataError::Invalid(format!("augment: {error}")))?;
         let views = config.recipe.views();
         if views.is_empty() {
             return Err(DataError::Invalid(
@@ -201,19 +201,20 @@ pub(crate) fn check_len(len: usize) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Writes pictures of `size` x `size` into one tensor `[N, size, size, 3]`, normalized.
+/// Writes pictures of `size` x `size` into one tensor `[N, size, size, C]`, normalized; C numbers are in `mean` and `std`.
 pub(crate) fn stack<'a>(
-    images: impl ExactSizeIterator<Item = &'a Image>,
+    images: impl ExactSizeIterator<Item = &'a Picture>,
     size: usize,
-    mean: &[f32; 3],
-    std: &[f32; 3],
+    mean: &[f32],
+    std: &[f32],
 ) -> Result<Tensor, DataError> {
-    let n = images.len();
-    let mut data = vec![0f32; n * size * size * 3];
-    for (image, out) in images.zip(data.chunks_exact_mut((size * size * 3).max(1))) {
-        normalize_into(image, mean, std, out);
+    let (n, channels) = (images.len(), mean.len());
+    let mut data = vec![0f32; n * size * size * channels];
+    for (image, out) in images.zip(data.chunks_exact_mut((size * size * channels).max(1))) {
+        image.normalize_into(mean, std, out);
     }
-    Tensor::from_vec(data, (n, size, size, 3), &Device::Cpu).map_err(|error| DataError::Worker(error.to_string()))
+    Tensor::from_vec(data, (n, size, size, channels), &Device::Cpu)
+        .map_err(|error| DataError::Worker(error.to_string()))
 }
 
 /// The loader's job.
@@ -240,7 +241,7 @@ struct Sample<S> {
 
 impl<F: Finish> Training<F> {
     /// Image `index`, or its replacement in this epoch, and where it lies.
-    fn load(&self, epoch: u64, index: u32) -> Result<(u32, Arc<Image>), DataError> {
+    fn load(&self, epoch: u64, index: u32) -> Result<(u32, Arc<Picture>), DataError> {
         if let Some(image) = self.attempt(index)? {
             return Ok((index, image));
         }
@@ -258,7 +259,7 @@ impl<F: Finish> Training<F> {
     }
 
     /// Image `index`; `None`, and taken note of, if it cannot be decoded.
-    fn attempt(&self, index: u32) -> Result<Option<Arc<Image>>, DataError> {
+    fn attempt(&self, index: u32) -> Result<Option<Arc<Picture>>, DataError> {
         if self.failures.contains(index) {
             return Ok(None);
         }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diptych_augment::Image;
+use diptych_augment::{Picture, PixelFormat};
 
 use crate::drawn::Synthetic;
 use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, Splits, Subset, binary, list};
+use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list};
 
 /// Drawn images for training, unless a number is given.
 const DRAWN_TRAIN: usize = 10_000;
@@ -15,6 +15,40 @@ const DRAWN_TRAIN: usize = 10_000;
 const DRAWN_TEST: usize = 2_000;
 /// The most images held out for testing where no test split is given.
 const MAX_HOLD_OUT: usize = 10_000;
+
+/// As what images are read: the key `data.channels`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channels {
+    /// Image files as 8-bit RGB; arrays as they are stored.
+    #[default]
+    Auto,
+    /// 8-bit RGB; arrays of anything else are refused.
+    Rgb,
+    /// So many channels, 1 to 16, of the depth that is stored.
+    Stored(usize),
+}
+
+impl Channels {
+    /// How image files are read.
+    pub fn reading(self) -> Reading {
+        match self {
+            Self::Auto | Self::Rgb => Reading::Rgb,
+            Self::Stored(channels) => Reading::Channels(channels),
+        }
+    }
+
+    /// Whether data of this format are what is asked for.
+    pub(crate) fn check(self, format: PixelFormat) -> Result<(), DataError> {
+        let wrong =
+            |asked: String| Err(DataError::Invalid(format!("data.channels = {asked}, but the images have {format}")));
+        match self {
+            Self::Auto => Ok(()),
+            Self::Rgb if format != PixelFormat::RGB => wrong("\"rgb\"".into()),
+            Self::Stored(channels) if format.channels != channels => wrong(channels.to_string()),
+            Self::Rgb | Self::Stored(_) => Ok(()),
+        }
+    }
+}
 
 /// How to open data; the defaults take everything there is.
 #[derive(Clone, Debug)]
@@ -27,13 +61,15 @@ pub struct OpenOptions {
     pub test_size: Option<usize>,
     /// Side of the drawn images, 32 to 96; only `synthetic` uses it.
     pub image_size: usize,
+    /// As what images are read.
+    pub channels: Channels,
     /// Seed of the drawn images; only `synthetic` uses it. Not the seed of the run: the data stay the same over seeds.
     pub seed: u64,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { test: None, train_size: None, test_size: None, image_size: 32, seed: 0 }
+        Self { test: None, train_size: None, test_size: None, image_size: 32, channels: Channels::Auto, seed: 0 }
     }
 }
 
@@ -57,6 +93,7 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
         replace_test(&mut found, test, options)?;
     }
     let Found { mut splits, .. } = found;
+    check_formats(&splits, options.channels)?;
     match_classes(&mut splits)?;
     if splits.test.is_none() {
         hold_out(&mut splits);
@@ -73,6 +110,20 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
         }
     }
     Ok(splits)
+}
+
+/// All splits have the format that is asked for, and the same.
+fn check_formats(splits: &Splits, channels: Channels) -> Result<(), DataError> {
+    let format = splits.train.format();
+    channels.check(format)?;
+    for (set, what) in [(&splits.test, "test"), (&splits.labeled_train, "labeled training")] {
+        if let Some(other) = set.as_ref().map(|set| set.format()).filter(|other| *other != format) {
+            return Err(DataError::Invalid(format!(
+                "the training images have {format}, the {what} images {other}: both need the same"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Splits as they lie there, and the folder whose every image is trained on, if it is one.
@@ -100,7 +151,7 @@ fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
     }
     let train_folder = spec.join("train");
     if !train_folder.is_dir() {
-        return folder(spec, Vec::new());
+        return folder(spec, Vec::new(), options.channels.reading());
     }
     let there: Vec<&str> = ["val", "test"].into_iter().filter(|name| spec.join(name).is_dir()).collect();
     let Some(&test_name) = there.first() else {
@@ -109,10 +160,10 @@ fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
             .map_err(|source| DataError::io("list", spec, source))?
             .flatten()
             .all(|entry| entry.file_name() == "train" || list::is_hidden(&entry.file_name()) || entry.path().is_file());
-        return folder(if lone { &train_folder } else { spec }, Vec::new());
+        return folder(if lone { &train_folder } else { spec }, Vec::new(), options.channels.reading());
     };
-    let mut found = folder(&train_folder, Vec::new())?;
-    let (test, test_notes) = ImageFolder::open(&spec.join(test_name))?;
+    let mut found = folder(&train_folder, Vec::new(), options.channels.reading())?;
+    let (test, test_notes) = ImageFolder::open_as(&spec.join(test_name), options.channels.reading())?;
     found.splits.notes.extend(test_notes);
     found.splits.notes.push(format!("{}: train/ and {test_name}/ are the splits", spec.display()));
     if let Some(other) = there.get(1) {
@@ -126,8 +177,8 @@ fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
 }
 
 /// All images below one folder.
-fn folder(root: &Path, mut notes: Vec<String>) -> Result<Found, DataError> {
-    let (set, more) = ImageFolder::open(root)?;
+fn folder(root: &Path, mut notes: Vec<String>, reading: Reading) -> Result<Found, DataError> {
+    let (set, more) = ImageFolder::open_as(root, reading)?;
     notes.extend(more);
     let kind = match set.classes().len() {
         0 => "unlabeled".to_owned(),
@@ -262,7 +313,7 @@ impl Dataset for Relabeled {
     fn len(&self) -> usize {
         self.base.len()
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         self.base.get(i)
     }
     fn label(&self, i: usize) -> Option<u32> {
@@ -274,13 +325,16 @@ impl Dataset for Relabeled {
     fn name(&self, i: usize) -> String {
         self.base.name(i)
     }
+    fn format(&self) -> PixelFormat {
+        self.base.format()
+    }
     fn fingerprint(&self) -> u64 {
         self.base.fingerprint()
     }
     fn key(&self, i: usize) -> u64 {
         self.base.key(i)
     }
-    fn shared(&self, i: usize) -> Result<Arc<Image>, DataError> {
+    fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         self.base.shared(i)
     }
 }

@@ -61,6 +61,10 @@ pub fn write_folder(
         }
         path.push(format!("{i:06}.{ending}"));
         let image = dataset.shared(i)?;
+        let Some(image) = image.as_rgb() else {
+            let (name, found) = (dataset.name(i), image.format());
+            return Err(DataError::Invalid(format!("{name} has {found}: only 8-bit RGB is written as {ending}")));
+        };
         let bytes = encode(&image.pixels, image.width as u32, image.height as u32, format).map_err(|error| {
             DataError::Invalid(format!("{} cannot be written as {ending}: {error}", dataset.name(i)))
         })?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use diptych_augment::PerChannel;
 use diptych_backbones::{Architecture, BackboneConfig, ResNet, described, pretrained};
 use diptych_eval::Transform;
 use diptych_nn::{Backbone, Group, ParamStore};
@@ -91,7 +92,12 @@ fn from_file(source: &Source, metadata: &HashMap<String, String>) -> Result<(Bac
     let (config, input) = described(metadata).with_context(|| format!("weights {}", source.path)).or_bad_input()?;
     let mut transform = Transform::default();
     if let Some(input) = input {
-        transform = Transform { size: input.size, mean: input.mean, std: input.std, ..transform };
+        let channels = |numbers: &[f32]| {
+            let problem = || format!("weights {}: {} channels, at most 16 are read", source.path, numbers.len());
+            PerChannel::new(numbers).with_context(problem).or_bad_input()
+        };
+        transform =
+            Transform { size: input.size, mean: channels(&input.mean)?, std: channels(&input.std)?, ..transform };
     }
     transform.size = source.image_size.unwrap_or(transform.size);
     let named = source.backbone.clone().map(|name| BackboneConfig { name, ..BackboneConfig::default() });

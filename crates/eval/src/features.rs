@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
+use diptych_augment::PerChannel;
 use diptych_data::{Dataset, EvalBatch, EvalBatches, eval_batches};
 use diptych_nn::Backbone;
 
@@ -16,9 +17,9 @@ pub struct Transform {
     /// Side of the square that the backbone sees.
     pub size: usize,
     /// Mean of each channel, of values in [0, 1].
-    pub mean: [f32; 3],
+    pub mean: PerChannel,
     /// Standard deviation of each channel.
-    pub std: [f32; 3],
+    pub std: PerChannel,
     /// Images per batch; changes the speed, not the features.
     pub batch_size: usize,
     /// Threads that decode; changes the speed, not the features.
@@ -32,8 +33,8 @@ impl Default for Transform {
     fn default() -> Self {
         Self {
             size: 224,
-            mean: diptych_augment::IMAGENET_MEAN,
-            std: diptych_augment::IMAGENET_STD,
+            mean: diptych_augment::IMAGENET_MEAN.into(),
+            std: diptych_augment::IMAGENET_STD.into(),
             batch_size: ROWS,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_error_share: diptych_data::MAX_ERROR_SHARE,
@@ -111,7 +112,7 @@ pub fn features_with(
     collect(dataset, transform, progress, &mut |batch| forward(backbone, &batch.images))
 }
 
-/// The prepared pixels themselves as features, `[M, S S 3]`: what every representation must beat.
+/// The prepared pixels themselves as features, `[M, S S C]`: what every representation must beat.
 ///
 /// # Errors
 /// As [`features`].
@@ -181,7 +182,7 @@ mod tests {
         let found = pixels(&dataset, &transform(3, 1))?;
         assert_eq!(found.x.dims(), [4, 8 * 8 * 3]);
         // The normalization of `transform` has mean 0.5 and standard deviation 0.25.
-        let expected = (f32::from(dataset.get(2)?.pixels[0]) / 255.0 - 0.5) / 0.25;
+        let expected = (f32::from(dataset.get(2)?.to_rgb().pixels[0]) / 255.0 - 0.5) / 0.25;
         assert!((found.x.to_vec2::<f32>()?[2][0] - expected).abs() < 1e-6);
         Ok(())
     }

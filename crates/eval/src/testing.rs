@@ -1,7 +1,7 @@
 //! A data set and a network for tests.
 
 use candle_core::Tensor;
-use diptych_augment::Image;
+use diptych_augment::{Image, Picture};
 use diptych_data::{DataError, Dataset};
 use diptych_nn::Backbone;
 use diptych_random::Stream;
@@ -25,7 +25,7 @@ impl Dataset for Colors {
         self.len
     }
 
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         let class = self.label(i).unwrap_or_default() as usize;
         let mut stream = Stream::keyed(3, &[i as u64]);
         let pixels = (0..8 * 8 * 3)
@@ -34,7 +34,7 @@ impl Dataset for Colors {
                 (level + 50.0 * stream.uniform()) as u8
             })
             .collect();
-        Image::new(8, 8, pixels).map_err(|e| DataError::Invalid(e.to_string()))
+        Image::new(8, 8, pixels).map(Into::into).map_err(|e| DataError::Invalid(e.to_string()))
     }
 
     fn label(&self, i: usize) -> Option<u32> {
@@ -73,5 +73,5 @@ impl Backbone for MeanColor {
 
 /// Pictures of 8 pixels, mean 0.5, standard deviation 0.25.
 pub(crate) fn transform(batch_size: usize, workers: usize) -> Transform {
-    Transform { size: 8, mean: [0.5; 3], std: [0.25; 3], batch_size, workers, max_error_share: 0.05 }
+    Transform { size: 8, mean: [0.5; 3].into(), std: [0.25; 3].into(), batch_size, workers, max_error_share: 0.05 }
 }

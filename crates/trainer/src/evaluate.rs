@@ -5,7 +5,6 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use anyhow::Result;
-use diptych_augment as augment;
 use diptych_comm::{Collective, Local};
 use diptych_data::{Dataset, Subset};
 use diptych_eval::{Features, Transform, features, knn};
@@ -190,7 +189,7 @@ fn two_views(
     recipe: &Recipe,
 ) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
     let views = recipe.augment.views();
-    let size = recipe.augment.size;
+    let (size, channels) = (recipe.augment.size, dataset.format().channels);
     let mut pixels = [Vec::new(), Vec::new()];
     let mut n = 0;
     let step = (dataset.len() / PAIRS).max(1);
@@ -200,15 +199,14 @@ fn two_views(
             let view = &views[v % views.len().max(1)];
             // A seed of its own, so that the look does not depend on the run's seed.
             let mut stream = Stream::keyed(0, &[u64::MAX, index as u64, v as u64]);
-            let image = augment::view(&image, view, &mut stream);
             let start = out.len();
-            out.resize(start + size * size * 3, 0f32);
-            augment::normalize_into(&image, &view.mean, &view.std, &mut out[start..]);
+            out.resize(start + size * size * channels, 0f32);
+            image.random_view(view, &mut stream).normalize_into(&view.mean, &view.std, &mut out[start..]);
         }
         n += 1;
     }
     let mut h = pixels.into_iter().map(|pixels| {
-        let x = candle_core::Tensor::from_vec(pixels, (n, size, size, 3), &candle_core::Device::Cpu)?;
+        let x = candle_core::Tensor::from_vec(pixels, (n, size, size, channels), &candle_core::Device::Cpu)?;
         diptych_eval::forward(backbone, &x)
     });
     match (h.next(), h.next()) {

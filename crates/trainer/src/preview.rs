@@ -19,13 +19,13 @@ pub fn view_rows(dataset: &dyn Dataset, recipe: &augment::Recipe, seed: u64, cou
         .take(count)
         .map(|(index, image)| ViewRow {
             name: dataset.name(index),
-            original: Some(picture(&augment::center_view(&image, recipe.size))),
+            original: Some(picture(&image.center_view(recipe.size))),
             views: views
                 .iter()
                 .enumerate()
                 .map(|(v, view)| {
                     let mut stream = Stream::keyed(seed, &[0, index as u64, v as u64]);
-                    picture(&augment::view(&image, view, &mut stream))
+                    picture(&image.random_view(view, &mut stream))
                 })
                 .collect(),
         })

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use diptych_augment::Image;
+use diptych_augment::{Picture, PixelFormat};
+use diptych_backbones::pretrained::Adapt;
 use diptych_backbones::{ResNet, pretrained};
 use diptych_comm::{Collective, Local};
-use diptych_data::{OpenOptions, Splits};
+use diptych_data::{Dataset, OpenOptions, Splits, Subset, statistics};
 use diptych_kernels::device as kernels;
 use diptych_methods::{Build, Entry, Method, Parts, find};
 use diptych_nn::{Backbone, Scope};
@@ -79,7 +80,8 @@ pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> 
             entry.views
         );
     }
-    let splits = open(&recipe)?;
+    let mut splits = open(&recipe)?;
+    fit_to_images(&mut recipe, &mut splits)?;
     let (images, batch) = (splits.train.len(), recipe.trainer.batch_size);
     if batch > images {
         bad_input!(
@@ -112,6 +114,32 @@ pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> 
     Ok(run)
 }
 
+/// Training images that are looked at for `augment.mean` and `augment.std`.
+const MEASURED: usize = 2000;
+
+/// Fills in what follows from the images' channels: the backbone's first layer, and mean and deviation where they are to be measured. The views are
+/// those that such images allow.
+fn fit_to_images(recipe: &mut Recipe, splits: &mut Splits) -> anyhow::Result<()> {
+    let format = splits.train.format();
+    match recipe.backbone.channels {
+        Some(channels) if channels != format.channels => {
+            bad_input!(
+                "backbone.channels = {channels}, but the images have {format}; leave the key out to follow the images"
+            )
+        }
+        _ if format == PixelFormat::RGB => {}
+        _ => recipe.backbone.channels = Some(format.channels),
+    }
+    if recipe.augment.mean.is_empty() && recipe.augment.std.is_empty() {
+        let some: Arc<dyn Dataset> = Arc::new(Subset::by_key(splits.train.clone(), MEASURED));
+        let workers = crate::fit::workers(recipe.data.workers);
+        let measured = statistics(some.clone(), workers, recipe.data.max_error_share).or_bad_input()?;
+        (recipe.augment.mean, recipe.augment.std) = measured.normalization();
+        splits.notes.push(format!("augment.mean and augment.std were measured on {} training images", measured.images));
+    }
+    recipe.augment.check_for(format).or_bad_input()
+}
+
 /// What every rank builds its own networks from.
 pub(crate) struct Blueprint {
     recipe: Recipe,
@@ -142,7 +170,8 @@ impl Blueprint {
         let groups = if comm.size() == 1 { self.division.groups_of_rank() } else { self.division.groups() };
         let method = build_method(recipe, entry, comm, groups, device, self.splits.train.len(), total)?;
         if let Some(weights) = &recipe.backbone.weights {
-            pretrained::load(&method.params().below("backbone."), weights).or_bad_input()?;
+            let adapt = if recipe.backbone.adapt_weights { Adapt::Channels } else { Adapt::No };
+            pretrained::load_adapted(&method.params().below("backbone."), weights, adapt).or_bad_input()?;
         }
         let (optimizer, schedule) =
             diptych_optim::build(&recipe.optim, recipe.trainer.batch_size, total, steps_per_epoch).or_bad_input()?;
@@ -207,6 +236,7 @@ fn open(recipe: &Recipe) -> anyhow::Result<Splits> {
         train_size: (data.train_size > 0).then_some(data.train_size),
         test_size: (data.test_size > 0).then_some(data.test_size),
         image_size: data.image_size,
+        channels: data.channels,
         ..OpenOptions::default()
     };
     diptych_data::open(&data.path, &options).or_bad_input()
@@ -230,6 +260,7 @@ pub fn device(name: &str) -> anyhow::Result<Device> {
 }
 
 /// A picture of the report from an image.
-pub(crate) fn picture(image: &Image) -> crate::report::Picture {
-    crate::report::Picture::new(image.width, image.height, image.pixels.clone())
+pub(crate) fn picture(picture: &Picture) -> crate::report::Picture {
+    let image = picture.to_rgb();
+    crate::report::Picture::new(image.width, image.height, image.pixels)
 }

@@ -53,7 +53,7 @@ fn torchvision_weights(store: &ParamStore) -> BTreeMap<String, Tensor> {
 }
 
 fn build(block: BlockKind, depths: [usize; 4], base: usize, stem: Stem) -> (ParamStore, ResNet) {
-    let architecture = Architecture { block, depths, base, stem, zero_init_residual: false };
+    let architecture = Architecture { block, depths, base, channels: 3, stem, zero_init_residual: false };
     let mut store = ParamStore::new(5, &device());
     let net = ResNet::new(&mut store.scope(Group::Trunk), &architecture).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use diptych_data::{DataError, decode, decode_file};
+use diptych_data::{DataError, Reading, decode, decode_file};
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
@@ -11,7 +11,7 @@ fn file(name: &str) -> PathBuf {
 /// Decodes `name` and compares with the bytes beside it, which may differ by `tolerance` at most and an eighth of it on
 /// average: JPEG decoders round in ways of their own.
 fn check(name: &str, width: usize, height: usize, tolerance: u8) {
-    let image = decode_file(&file(name), None).unwrap();
+    let image = decode_file(&file(name), None, Reading::Rgb).unwrap().to_rgb();
     let expected = std::fs::read(file(&format!("{name}.rgb"))).unwrap();
     assert_eq!((image.width, image.height, image.pixels.len()), (width, height, expected.len()), "{name}");
     let differences: Vec<u8> = image.pixels.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
@@ -61,7 +61,7 @@ fn exif_orientation_is_applied() {
 
 /// The reason why `bytes` are refused.
 fn refusal(bytes: &[u8]) -> String {
-    match decode("x.png", bytes) {
+    match decode("x.png", bytes, Reading::Rgb) {
         Err(DataError::Decode { name, reason }) if name == "x.png" => reason,
         other => panic!("expected a refusal, got {other:?}"),
     }
@@ -85,16 +85,16 @@ fn a_cut_jpeg_with_a_whole_thumbnail_is_refused() {
     bytes.extend((jpeg.len() as u16 + 2).to_be_bytes());
     bytes.extend(&jpeg);
     bytes.extend(&jpeg[2..]);
-    assert_eq!(decode("x", &bytes).unwrap(), decode("x", &jpeg).unwrap());
+    assert_eq!(decode("x", &bytes, Reading::Rgb).unwrap(), decode("x", &jpeg, Reading::Rgb).unwrap());
     assert!(refusal(&bytes[..bytes.len() - 60]).contains("truncated"));
 }
 
 #[test]
 fn bytes_after_the_picture_do_no_harm() {
     let mut bytes = std::fs::read(file("rgb.jpg")).unwrap();
-    let image = decode("x", &bytes).unwrap();
+    let image = decode("x", &bytes, Reading::Rgb).unwrap();
     bytes.extend(b"a note from the camera");
-    assert_eq!(decode("x", &bytes).unwrap(), image);
+    assert_eq!(decode("x", &bytes, Reading::Rgb).unwrap(), image);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn damaged_files_do_not_panic() {
                 let at = stream.below(bytes.len() as u64) as usize;
                 bytes[at] = stream.next_u64() as u8;
             }
-            refused += usize::from(decode("damaged", &bytes).is_err());
+            refused += usize::from(decode("damaged", &bytes, Reading::Rgb).is_err());
         }
     }
     assert!((50..410).contains(&refused), "{refused} of 420 refused");
@@ -188,7 +188,7 @@ fn damaged_files_do_not_panic() {
 
 #[test]
 fn a_file_that_is_not_there_is_an_image_that_cannot_be_decoded() {
-    let error = decode_file(&file("nowhere.jpg"), Some("a/nowhere.jpg")).unwrap_err();
+    let error = decode_file(&file("nowhere.jpg"), Some("a/nowhere.jpg"), Reading::Rgb).unwrap_err();
     assert!(error.is_about_one_image());
     assert!(error.to_string().starts_with("image a/nowhere.jpg: cannot be read: "), "{error}");
 }

@@ -49,7 +49,7 @@ fn first_level_folders_are_classes_however_deep_the_images_lie() {
     assert_eq!(set.classes(), ["a", "a.b", "b"]);
     assert_eq!(labels(&set), [Some(1), Some(0), Some(0), Some(2)]);
     assert_eq!(notes, Vec::<String>::new());
-    assert_eq!(set.get(0).unwrap().pixels, [10, 200, 30]);
+    assert_eq!(set.get(0).unwrap().to_rgb().pixels, [10, 200, 30]);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn paths_need_not_be_utf8() {
     let splits = opened(&folder);
     assert_eq!(splits.train.classes(), ["\\xe8", "\\xe9"]);
     for i in 0..splits.train.len() {
-        assert_eq!(splits.train.get(i).unwrap().pixels, [10, 200, 30]);
+        assert_eq!(splits.train.get(i).unwrap().to_rgb().pixels, [10, 200, 30]);
     }
 }
 
@@ -266,7 +266,8 @@ fn a_hostile_folder_is_trained_and_evaluated_on() {
     let strict = LoaderConfig { max_error_share: 0.05, ..config };
     let error = Loader::new(set.clone(), strict).unwrap().find_map(Result::err).unwrap();
     assert!(matches!(error, DataError::TooManyErrors { failed: 2, .. }), "{error}");
-    let error = eval_batches(set, 4, 16, [0.5; 3], [0.5; 3], 1, 0.05).unwrap().find_map(Result::err).unwrap();
+    let error =
+        eval_batches(set, 4, 16, [0.5; 3].into(), [0.5; 3].into(), 1, 0.05).unwrap().find_map(Result::err).unwrap();
     assert!(error.to_string().contains("bad_empty.png: the file is empty (0 bytes)"), "{error}");
 }
 
@@ -290,7 +291,7 @@ fn a_written_folder_reads_back() {
     let (set, _) = ImageFolder::open(&root.path().join("flat")).unwrap();
     assert_eq!((set.len(), set.classes().len(), set.name(7)), (30, 0, "000007.jpg".to_owned()));
     for i in 0..30 {
-        let (read, drawn) = (set.get(i).unwrap(), drawn.get(i).unwrap());
+        let (read, drawn) = (set.get(i).unwrap().to_rgb(), drawn.get(i).unwrap().to_rgb());
         let total: u64 = read.pixels.iter().zip(&drawn.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
         assert!(total / (read.pixels.len() as u64) < 8, "JPEG keeps the picture nearly");
     }

@@ -28,7 +28,7 @@ fn cifar(header: &[u8], count: usize, first: usize) -> Vec<u8> {
 }
 
 fn check_pixels(set: &dyn Dataset, i: usize, record: usize, side: usize) {
-    let image = set.get(i).unwrap();
+    let image = set.get(i).unwrap().to_rgb();
     assert_eq!((image.width, image.height), (side, side));
     for (y, x) in [(0, 0), (0, side - 1), (side - 1, 0), (5, 9), (side - 2, 3)] {
         let expected = [0, 1, 2].map(|c| value(record, y, x, c));
@@ -146,7 +146,7 @@ fn the_drawn_set_needs_no_file() {
     let options = OpenOptions { train_size: Some(40), test_size: Some(20), image_size: 48, ..OpenOptions::default() };
     let splits = open("synthetic", &options).unwrap();
     let test = splits.test.clone().unwrap();
-    assert_eq!((splits.train.len(), test.len(), splits.train.get(7).unwrap().width), (40, 20, 48));
+    assert_eq!((splits.train.len(), test.len(), splits.train.get(7).unwrap().width()), (40, 20, 48));
     assert!(splits.labeled());
     assert_eq!(splits.train.classes(), test.classes());
     assert_ne!(splits.train.get(0).unwrap(), test.get(0).unwrap());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diptych_augment::{Recipe, ViewParams, ViewRecipe, apply, normalize_into, view};
+use diptych_augment::{Recipe, ViewParams, ViewRecipe};
 use diptych_data::{
     Cached, DataError, Dataset, Loader, LoaderConfig, Planned, PlannedBatch, Sampler, Skipped, Unreadable, eval_batches,
 };
@@ -46,7 +46,7 @@ fn planned_views_are_those_that_are_made() {
             let bits = |(params, recipe): (&Vec<ViewParams>, &ViewRecipe)| {
                 let pixels = images.iter().zip(params).flat_map(|(image, params)| {
                     let mut out = vec![0f32; 8 * 8 * 3];
-                    normalize_into(&apply(image, params), &recipe.mean, &recipe.std, &mut out);
+                    image.view(params).normalize_into(&recipe.mean, &recipe.std, &mut out);
                     out
                 });
                 pixels.map(f32::to_bits).collect()
@@ -158,12 +158,8 @@ fn a_view_is_a_function_of_seed_epoch_index_and_view() {
                 let recipe = &config().recipe.views()[v];
                 let mut random = Stream::keyed(3, &[epoch, u64::from(i), v as u64]);
                 let mut expected = vec![0.0; 8 * 8 * 3];
-                normalize_into(
-                    &view(&dataset.get(i as usize).unwrap(), recipe, &mut random),
-                    &recipe.mean,
-                    &recipe.std,
-                    &mut expected,
-                );
+                let made = dataset.get(i as usize).unwrap().random_view(recipe, &mut random);
+                made.normalize_into(&recipe.mean, &recipe.std, &mut expected);
                 assert_eq!(bits, expected.into_iter().map(f32::to_bits).collect::<Vec<_>>());
             }
         }
@@ -308,7 +304,8 @@ fn bad_configurations_are_refused_with_a_sentence() {
 fn evaluation_shows_all_in_order_and_leaves_out_what_is_broken() {
     for workers in [1, 3] {
         let dataset = Arc::new(Recorded { broken: HashSet::from([1, 20, 21, 22]), ..Recorded::new(100) });
-        let mut batches = eval_batches(dataset.clone(), 3, 8, [0.5; 3], [0.25; 3], workers, 0.05).unwrap();
+        let mut batches =
+            eval_batches(dataset.clone(), 3, 8, [0.5; 3].into(), [0.25; 3].into(), workers, 0.05).unwrap();
         let mut seen = Vec::new();
         for batch in &mut batches {
             let batch = batch.unwrap();
@@ -333,6 +330,7 @@ fn evaluation_shows_all_in_order_and_leaves_out_what_is_broken() {
         assert_eq!((batches.skipped(), batches.take_skipped().len()), (4, 4));
     }
     let dataset = Arc::new(Recorded { broken: (10..16).collect(), ..Recorded::new(100) });
-    let error = eval_batches(dataset, 7, 8, [0.5; 3], [0.25; 3], 2, 0.05).unwrap().find_map(Result::err).unwrap();
+    let error =
+        eval_batches(dataset, 7, 8, [0.5; 3].into(), [0.25; 3].into(), 2, 0.05).unwrap().find_map(Result::err).unwrap();
     assert!(matches!(error, DataError::TooManyErrors { failed: 6, total: 100, .. }), "{error}");
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use diptych_augment::Image;
+use diptych_augment::{Image, Picture};
 use diptych_data::{DataError, Dataset};
 
 /// Pictures of 12 x 10 pixels, each of its own color and with a bright corner.
@@ -37,7 +37,7 @@ impl Dataset for Recorded {
     fn len(&self) -> usize {
         self.len
     }
-    fn get(&self, i: usize) -> Result<Image, DataError> {
+    fn get(&self, i: usize) -> Result<Picture, DataError> {
         self.asked.lock().unwrap().push(i);
         std::thread::sleep(self.delay);
         assert!(self.panics_at != Some(i), "image {i} is cursed");
@@ -49,7 +49,7 @@ impl Dataset for Recorded {
         }
         let mut image = Image::filled(12, 10, [i as u8, (i * 7) as u8, (i * 31 + 5) as u8]);
         image.pixels[..9].fill(255);
-        Ok(image)
+        Ok(image.into())
     }
     fn label(&self, i: usize) -> Option<u32> {
         Some((i % 3) as u32)

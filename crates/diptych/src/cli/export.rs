@@ -28,7 +28,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let weights = args.weights.open()?;
     let transform = &weights.transform;
-    let input = Input { size: transform.size, mean: transform.mean, std: transform.std };
+    let (mean, std) = (transform.mean.to_vec(), transform.std.to_vec());
+    let input = Input { size: transform.size, mean, std };
     let metadata = describe(&weights.config, &weights.architecture, &input);
     let bytes = pretrained::export(&weights.params, 0, metadata)?;
     replace_file(&args.out, &bytes)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use diptych::augment::{Image, center_view, grid, view};
+use diptych::augment::{Image, grid};
 use diptych::data::{OpenOptions, open};
 use diptych::random::Stream;
 use diptych::recipes;
@@ -52,11 +52,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut rows = 0;
     for index in (0..train.len()).step_by(step) {
         let Ok(image) = train.get(index) else { continue };
-        pictures.push(center_view(&image, recipe.augment.size));
+        pictures.push(image.center_view(recipe.augment.size).to_rgb());
         for draw in 0..args.draws {
             for (v, one) in views.iter().enumerate() {
                 let mut stream = Stream::keyed(args.seed, &[draw, index as u64, v as u64]);
-                pictures.push(view(&image, one, &mut stream));
+                pictures.push(image.random_view(one, &mut stream).to_rgb());
             }
         }
         rows += 1;

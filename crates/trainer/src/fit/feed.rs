@@ -1,8 +1,8 @@
 //! Batches where the run computes: on the CPU as the loader makes them, on a GPU from pictures that the GPU turns into views itself.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use diptych_augment::{Interpolation, Jitter, JitterOp, ViewParams, ViewRecipe, ops};
+use diptych_augment::{Image, Interpolation, Jitter, JitterOp, PerChannel, ViewParams, ViewRecipe, ops};
 use diptych_data::{DataError, Loader, Planned, PlannedBatch, Skipped};
 use diptych_kernels::augment::{BoxFilter, Color, Form, Picture, View, views};
 use diptych_kernels::device::Uploader;
@@ -11,7 +11,7 @@ use diptych_nn::{Batch, Views};
 /// Where batches come from.
 pub(super) enum Feed {
     /// The loader's threads make the views.
-    Host { loader: Loader, dtype: DType },
+    Host { loader: Loader, device: Device, dtype: DType },
     /// The loader's threads decode and draw; pictures go to the GPU beside its work, and become views there.
     Device { loader: Loader<Planned>, uploader: Box<Uploader>, recipes: Vec<ViewRecipe>, dtype: DType },
 }
@@ -20,9 +20,9 @@ impl Feed {
     /// The next batch, in the precision of the run; `None` at the end.
     pub(super) fn next(&mut self) -> Option<Result<Batch>> {
         Some(match self {
-            Self::Host { loader, dtype } => match loader.next()? {
+            Self::Host { loader, device, dtype } => match loader.next()? {
                 Ok(batch) => {
-                    let views = batch.views.to(&Device::Cpu, *dtype);
+                    let views = batch.views.to(device, *dtype);
                     views.map(|views| Batch { views, ..batch }).map_err(Into::into)
                 }
                 Err(error) => Err(unreadable(error)),
@@ -59,14 +59,18 @@ fn unreadable(error: DataError) -> anyhow::Error {
 fn made(batch: PlannedBatch, uploader: &mut Uploader, recipes: &[ViewRecipe], dtype: DType) -> Result<Batch> {
     let mut end = 0;
     let mut pictures = Vec::with_capacity(batch.images.len());
-    for image in &batch.images {
+    let images =
+        batch.images.iter().map(|picture| picture.as_rgb().context("only views of 8-bit RGB are made on a GPU"));
+    let images: Vec<&Image> = images.collect::<Result<_>>()?;
+    for image in &images {
         pictures.push(Picture { start: end, width: image.width, height: image.height });
         end += image.pixels.len();
     }
-    let bytes: Vec<&[u8]> = batch.images.iter().map(|image| image.pixels.as_slice()).collect();
+    let bytes: Vec<&[u8]> = images.iter().map(|image| image.pixels.as_slice()).collect();
     let made = uploader.through(&bytes, |bytes| {
         let view = |(recipe, params): (&ViewRecipe, &Vec<ViewParams>)| {
-            let form = Form { size: recipe.size, mean: recipe.mean, std: recipe.std, dtype };
+            let three = |numbers: &PerChannel| numbers.rgb().unwrap_or_default();
+            let form = Form { size: recipe.size, mean: three(&recipe.mean), std: three(&recipe.std), dtype };
             let params: Vec<View> = params.iter().enumerate().map(|(picture, params)| plain(picture, params)).collect();
             views(bytes, &pictures, &params, &form)
         };

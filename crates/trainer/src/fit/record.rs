@@ -239,7 +239,8 @@ impl Record {
     /// The weights that evaluation and other programs take.
     fn save_backbone(&self, run: &Prepared, step: u64) -> Result<()> {
         let recipe = &run.recipe;
-        let input = Input { size: recipe.augment.size, mean: recipe.augment.mean, std: recipe.augment.std };
+        let input =
+            Input { size: recipe.augment.size, mean: recipe.augment.mean.to_vec(), std: recipe.augment.std.to_vec() };
         let mut metadata = describe(&recipe.backbone, &recipe.backbone.architecture(input.size)?, &input);
         metadata.insert("method".into(), recipe.method_name().into());
         metadata.insert("step".into(), step.to_string());

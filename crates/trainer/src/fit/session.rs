@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
+use diptych_augment::PixelFormat;
 use diptych_data::{Loader, LoaderConfig, Planned};
 use diptych_kernels::device::Uploader;
 use diptych_methods::{Pass, Step, pass};
@@ -113,9 +114,10 @@ impl<'a> Session<'a> {
     fn feed(&self, run: &Prepared, config: LoaderConfig) -> Result<Feed> {
         let (train, known) = (self.shared.train.clone(), self.shared.unreadable.clone());
         let (device, dtype) = (run.device.clone(), run.recipe.trainer.precision.dtype());
-        if device.is_cpu() {
+        // The GPU makes views of 8-bit RGB; those of other pictures are made here and go there.
+        if device.is_cpu() || train.format() != PixelFormat::RGB {
             let loader = Loader::with_known(train, config, known).or_bad_input()?;
-            return Ok(Feed::Host { loader, dtype });
+            return Ok(Feed::Host { loader, device, dtype });
         }
         let recipes = config.recipe.views();
         let loader = Loader::finishing(train, config, known, Planned).or_bad_input()?;

@@ -19,11 +19,13 @@ name = "resnet18"
 width = 1
 stem = "auto"
 zero_init_residual = false
+adapt_weights = false
 
 [data]
 path = "synthetic"
 test = ""
 image_size = 224
+channels = "auto"
 train_size = 0
 test_size = 0
 workers = 0

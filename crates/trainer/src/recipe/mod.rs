@@ -3,6 +3,7 @@
 //! A recipe is a TOML table in sections. What it leaves out is filled from the method's published values and then from
 //! the defaults below, so that the merged recipe, which is printed and kept, has no hidden value.
 
+mod channels;
 mod defaults;
 mod explain;
 mod merge;
@@ -10,6 +11,7 @@ mod merge;
 use candle_core::DType;
 use diptych_augment as augment;
 use diptych_backbones::BackboneConfig;
+use diptych_data::Channels;
 use diptych_optim::OptimConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,10 @@ pub struct DataConfig {
     pub test: String,
     /// Side of the square views, and of the drawn images, in pixels.
     pub image_size: usize,
+    /// As what images are read: `"auto"` (image files as 8-bit RGB, arrays as they are stored), `"rgb"`, or a number of channels, 1 to 16, of the depth
+    /// that is stored.
+    #[serde(with = "channels")]
+    pub channels: Channels,
     /// Train on this many images; 0: all of them, or 10,000 drawn ones.
     pub train_size: usize,
     /// Test on this many images; 0: all of them, or 2,000 drawn ones.

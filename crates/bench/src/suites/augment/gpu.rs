@@ -36,6 +36,7 @@ impl OnGpu {
         };
         let plans: Vec<View> = self.pictures.iter().enumerate().map(plan).collect();
         let ViewRecipe { size, mean, std, .. } = self.recipe;
+        let [mean, std] = [mean, std].map(|numbers| numbers.rgb().unwrap_or_default());
         Ok(views(&self.bytes, &self.pictures, &plans, &Form { size, mean, std, dtype: DType::F32 })?)
     }
 }

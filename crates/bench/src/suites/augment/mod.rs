@@ -162,7 +162,8 @@ impl OnCpu {
         let each = out.par_chunks_mut(recipe.size * recipe.size * 3).zip(&self.images).enumerate();
         each.for_each(|(i, (out, image))| {
             let made = view(image, recipe, &mut Stream::keyed(1, &[round, i as u64]));
-            normalize_into(&made, &recipe.mean, &recipe.std, out);
+            let [mean, std] = [recipe.mean, recipe.std].map(|numbers| numbers.rgb().unwrap_or_default());
+            normalize_into(&made, &mean, &std, out);
         });
         out
     }
