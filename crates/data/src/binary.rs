@@ -95,7 +95,7 @@ impl BinaryImages {
     fn read(&self, i: usize, offset: usize, buffer: &mut [u8]) -> Result<(), DataError> {
         let (part, record) = self.place(i)?;
         let at = record as u64 * self.layout.record() as u64 + offset as u64;
-        read_at(part, at, buffer).map_err(|source| DataError::io("read", &part.path, source))
+        read_at(&part.file, &part.path, at, buffer).map_err(|source| DataError::io("read", &part.path, source))
     }
 
     /// Takes the labels from the records' headers.
@@ -138,15 +138,15 @@ impl BinaryImages {
 }
 
 #[cfg(unix)]
-fn read_at(part: &Part, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(&part.file, buffer, at)
+pub(crate) fn read_at(file: &File, _: &Path, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, at)
 }
 
 /// Where files have no reads that leave the position alone, each read opens its own.
 #[cfg(not(unix))]
-fn read_at(part: &Part, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+pub(crate) fn read_at(_: &File, path: &Path, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(&part.path)?;
+    let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(buffer)
 }

@@ -7,7 +7,7 @@ use diptych_augment::{Picture, PixelFormat};
 
 use crate::drawn::Synthetic;
 use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list};
+use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list, npy};
 
 /// Drawn images for training, unless a number is given.
 const DRAWN_TRAIN: usize = 10_000;
@@ -144,6 +144,9 @@ fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
         return Err(DataError::Missing { path: spec.into() });
     }
     if let Some(splits) = binary::open(spec)? {
+        return Ok(Found { splits, train_root: None });
+    }
+    if let Some(splits) = npy::open(spec)? {
         return Ok(Found { splits, train_root: None });
     }
     if !spec.is_dir() {

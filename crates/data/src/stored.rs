@@ -13,6 +13,9 @@ use crate::decode::{MAX_ALLOC, check_pixels, limits};
 /// A picture of `channels` channels as its file stores it.
 pub(crate) fn decode(bytes: &[u8], format: ImageFormat, channels: usize) -> Result<Picture, String> {
     let raster = if format == ImageFormat::Tiff { of_tiff(bytes)? } else { of_other(bytes, format)? };
+    if !raster.is_finite() {
+        return Err("it holds numbers that are infinite or not a number".into());
+    }
     let found = raster.format().channels;
     if found != channels {
         return Err(format!("it has {}, data.channels says {channels}", counted(found)));

@@ -178,6 +178,14 @@ impl Raster {
         &self.samples
     }
 
+    /// Whether every number is finite; integers are.
+    pub fn is_finite(&self) -> bool {
+        match &self.samples {
+            Samples::F32(values) => values.iter().all(|value| value.is_finite()),
+            Samples::U8(_) | Samples::U16(_) => true,
+        }
+    }
+
     /// The numbers alone.
     pub fn into_samples(self) -> Samples {
         self.samples

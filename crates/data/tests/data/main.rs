@@ -4,4 +4,5 @@ mod decode;
 mod folder;
 mod formats;
 mod loader;
+mod stored;
 mod stream;
