@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::Context;
 use toml::Table;
 
-use crate::trainer::{BadInput, OrBadInput};
+use crate::augment::PixelFormat;
+use crate::data::{Channels, OpenOptions, open};
+use crate::trainer::{BadInput, OrBadInput, Recipe};
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {
@@ -18,6 +20,7 @@ macro_rules! embedded {
 embedded! {
     "simclr/quickstart",
     "simclr/images",
+    "simclr/channels",
     "simclr/cifar10_resnet18",
     "simclr/imagenet_resnet50",
     "simclr/imagenet_resnet50_v2",
@@ -62,10 +65,24 @@ pub fn find(name: &str) -> anyhow::Result<Table> {
     toml::from_str(&text).map_err(|error| BadInput(format!("recipe {name} is not TOML: {error}")).into())
 }
 
+/// The recipe for a user's data where none is named: that for photographs, or that for pictures of other channels. `images` is the former with the user's
+/// keys over it.
+///
+/// # Errors
+/// [`BadInput`] if the data cannot be opened to see what they are.
+pub fn for_data(images: &Recipe) -> anyhow::Result<&'static str> {
+    let (path, channels) = (Path::new(&images.data.path), images.data.channels);
+    let image_files = path.is_dir() && !path.join("train.npy").is_file();
+    if matches!(channels, Channels::Auto | Channels::Rgb) && (image_files || images.data.path == "synthetic") {
+        return Ok("simclr/images");
+    }
+    let found = open(path, &OpenOptions { channels, ..OpenOptions::default() }).or_bad_input()?;
+    Ok(if found.train.format() == PixelFormat::RGB { "simclr/images" } else { "simclr/channels" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trainer::Recipe;
 
     #[test]
     fn every_recipe_resolves_and_reads_back_as_itself() -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use diptych_augment::PerChannel;
 use diptych_backbones::{Architecture, BackboneConfig, ResNet, described, pretrained};
+use diptych_data::Channels;
 use diptych_eval::Transform;
 use diptych_nn::{Backbone, Group, ParamStore};
 use diptych_trainer::{BadInput, OrBadInput, Recipe, RunDir};
@@ -35,6 +36,18 @@ pub struct Weights {
     pub transform: Transform,
     /// The data that the run was trained on, where known: the default for evaluation.
     pub data: Option<diptych_trainer::recipe::DataConfig>,
+}
+
+impl Weights {
+    /// As what the images for this backbone are read.
+    pub fn channels(&self) -> Channels {
+        let of_backbone = || self.config.channels.map_or(Channels::Auto, Channels::Stored);
+        self.data
+            .as_ref()
+            .map(|data| data.channels)
+            .filter(|known| *known != Channels::Auto)
+            .unwrap_or_else(of_backbone)
+    }
 }
 
 /// Opens a run directory or a file and loads its weights.

@@ -72,18 +72,30 @@ impl Canvas {
         }
     }
 
-    /// Every number times `factor`.
+    /// Every number times `factor`. Where there is no full scale, and zero may be anywhere, every channel is moved by `factor - 1` of its own standard
+    /// deviations instead: the view does not depend on the unit of measurement.
     pub(super) fn brightness(&mut self, factor: f32) {
-        self.values.iter_mut().for_each(|value| *value *= factor);
-        self.bound();
+        if self.bounded {
+            self.values.iter_mut().for_each(|value| *value *= factor);
+            return self.bound();
+        }
+        for c in 0..self.channels {
+            let shift = (factor - 1.0) * self.mean_and_std(c)[1];
+            self.values.iter_mut().skip(c).step_by(self.channels).for_each(|value| *value += shift);
+        }
+    }
+
+    fn mean_and_std(&self, channel: usize) -> [f32; 2] {
+        let count = (self.width * self.height) as f64;
+        let values = || self.values.iter().skip(channel).step_by(self.channels).map(|value| f64::from(*value));
+        let mean = values().sum::<f64>() / count;
+        [mean as f32, (values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt() as f32]
     }
 
     /// Every channel's distance from its own mean times `factor`.
     pub(super) fn contrast(&mut self, factor: f32) {
-        let count = (self.width * self.height) as f64;
         for c in 0..self.channels {
-            let channel = self.values.iter().skip(c).step_by(self.channels);
-            let mean = (channel.map(|value| f64::from(*value)).sum::<f64>() / count) as f32;
+            let [mean, _] = self.mean_and_std(c);
             for value in self.values.iter_mut().skip(c).step_by(self.channels) {
                 *value = mean + factor * (*value - mean);
             }
@@ -195,6 +207,21 @@ mod tests {
         assert!(means(&canvas).iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4));
         canvas.contrast(0.0);
         assert!(canvas.values.chunks(4).all(|p| p.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4)));
+    }
+
+    /// Kelvin or Celsius, meters or feet: the same view.
+    #[test]
+    fn without_a_full_scale_the_unit_does_not_matter() {
+        let plain = Canvas { bounded: false, ..noise(12, 9, 3) };
+        let mut changed = plain.clone();
+        changed.values.iter_mut().for_each(|value| *value = 40.0 * *value - 300.0);
+        let jittered = |mut canvas: Canvas| {
+            canvas.brightness(1.3);
+            canvas.contrast(0.7);
+            canvas.values
+        };
+        let (plain, changed) = (jittered(plain), jittered(changed));
+        assert!(plain.iter().zip(&changed).all(|(a, b)| (40.0 * a - 300.0 - b).abs() < 1e-3));
     }
 
     #[test]

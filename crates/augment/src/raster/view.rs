@@ -5,7 +5,8 @@ use super::{Raster, Samples};
 use crate::draw::{JitterOp, ViewParams};
 use crate::ops::CropBox;
 
-/// The view of `raster` that the drawn parameters say: as [`crate::apply`], in f32, with brightness and contrast per channel. The result's numbers
+/// The view of `raster` that the drawn parameters say: as [`crate::apply`], in f32, with brightness and contrast per channel (for f32 pictures brightness is an
+/// offset in standard deviations, since their zero may be anywhere). The result's numbers
 /// are what a network sees before normalization: integers by their full scale, f32 as they are.
 ///
 /// Saturation, hue and grayscale are about red, green and blue: a recipe that asks for them is refused for other pictures by

@@ -35,7 +35,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let weights = args.weights.open()?;
     let drawn = weights.data.as_ref().map_or(weights.transform.size, |data| data.image_size);
-    let options = OpenOptions { image_size: drawn, ..OpenOptions::default() };
+    let options = OpenOptions { image_size: drawn, channels: weights.channels(), ..OpenOptions::default() };
     let splits = open(&args.data, &options).or_bad_input()?;
     let mut parts = Vec::new();
     match (args.split.as_str(), &splits.test) {

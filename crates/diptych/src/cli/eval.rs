@@ -133,6 +133,7 @@ fn data(common: &Common, weights: &weights::Weights) -> Result<(String, Splits)>
         train_size: common.train_size.or_else(|| same.and_then(|d| size(d.train_size))),
         test_size: common.test_size.or_else(|| same.and_then(|d| size(d.test_size))),
         image_size: same.map_or(weights.transform.size, |data| data.image_size),
+        channels: weights.channels(),
         ..OpenOptions::default()
     };
     Ok((path.display().to_string(), open(&path, &options).or_bad_input()?))

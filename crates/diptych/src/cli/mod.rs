@@ -6,6 +6,7 @@ mod embed;
 mod eval;
 mod export;
 mod preview;
+mod stats;
 mod sweep;
 mod train;
 
@@ -38,6 +39,8 @@ enum Command {
     Export(export::Args),
     /// Make a picture of the views that a recipe makes.
     Preview(preview::Args),
+    /// Say what a data set's images are, and measure mean and deviation of each channel.
+    Stats(stats::Args),
     /// Say what this machine and this build can do, and why not more.
     Doctor(doctor::Args),
     /// Write images of the embedded data set as files.
@@ -61,6 +64,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Embed(args) => embed::run(args).map(|()| 0),
         Command::Export(args) => export::run(args).map(|()| 0),
         Command::Preview(args) => preview::run(args).map(|()| 0),
+        Command::Stats(args) => stats::run(args).map(|()| 0),
         Command::Doctor(args) => doctor::run(&args).map(|()| 0),
         Command::Draw(args) => draw::run(args).map(|()| 0),
     };

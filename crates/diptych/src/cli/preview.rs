@@ -44,7 +44,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let recipe = Recipe::resolve(name, table)?;
     let path = args.data.clone().unwrap_or_else(|| recipe.data.path.clone().into());
-    let options = OpenOptions { image_size: recipe.data.image_size, ..OpenOptions::default() };
+    let options =
+        OpenOptions { image_size: recipe.data.image_size, channels: recipe.data.channels, ..OpenOptions::default() };
     let train = open(&path, &options).or_bad_input()?.train;
     let step = (train.len() / args.images.max(1)).max(1);
     let views = recipe.augment.views();

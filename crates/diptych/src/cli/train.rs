@@ -11,7 +11,8 @@ use super::say;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A recipe's name (simclr/quickstart) or file. [default: simclr/quickstart, or simclr/images with --data]
+    /// A recipe's name (simclr/quickstart) or file. [default: simclr/quickstart; with --data simclr/images, or simclr/channels where images are not
+    /// 8-bit RGB]
     pub(crate) recipe: Option<String>,
     /// A folder of images, a file of a known format, or `synthetic`.
     #[arg(long, value_name = "PATH")]
@@ -81,11 +82,17 @@ pub(crate) fn run(args: Args) -> Result<u8> {
 
 /// The recipe and folder of a new run.
 fn begun(args: &Args) -> Result<(String, Recipe, RunDir)> {
-    let default = if args.data.is_some() { "simclr/images" } else { "simclr/quickstart" };
-    let name = args.recipe.clone().unwrap_or_else(|| default.to_string());
-    let mut table = recipes::find(&name)?;
-    apply(args, &mut table)?;
-    let mut recipe = Recipe::resolve(&name, table)?;
+    let resolved = |name: &str| -> Result<Recipe> {
+        let mut table = recipes::find(name)?;
+        apply(args, &mut table)?;
+        Recipe::resolve(name, table)
+    };
+    let name = match (&args.recipe, &args.data) {
+        (Some(name), _) => name.clone(),
+        (None, None) => "simclr/quickstart".to_string(),
+        (None, Some(_)) => recipes::for_data(&resolved("simclr/images")?)?.to_string(),
+    };
+    let mut recipe = resolved(&name)?;
     shorten_warmup(args, &mut recipe);
     let short = Path::new(&name).file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
     let dir = RunDir::create(args.out.as_deref(), &format!("{}-{short}", recipe.method_name()))?;
