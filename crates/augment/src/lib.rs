@@ -34,10 +34,8 @@ pub fn view(image: &Image, recipe: &ViewRecipe, stream: &mut Stream) -> Image {
 ///
 /// Crop and resize, flip, color jitter, grayscale, blur, solarize: the order of the official codes.
 pub fn apply(image: &Image, params: &ViewParams) -> Image {
-    let mut out = ops::resized_crop(image, params.crop, params.size, params.size, params.interpolation);
-    if params.flip {
-        ops::flip(&mut out);
-    }
+    let ViewParams { crop, size, interpolation, flip, .. } = *params;
+    let mut out = ops::resample(simd::Isa::detect(), image, crop, [size; 2], interpolation, flip);
     if let Some(jitter) = params.jitter {
         for op in jitter.order {
             match op {

@@ -5,14 +5,14 @@
 //! value is repeated. All rows go through their three passes first, then all columns.
 
 use crate::image::Image;
-use crate::simd::vectorized;
+use crate::simd::{Isa, vectorized};
 
 const PASSES: usize = 3;
 
 /// Blurs with a standard deviation of `sigma` pixels. Zero (or less) leaves the picture alone.
 pub fn gaussian_blur(image: &mut Image, sigma: f32) {
     if sigma > 0.0 {
-        blur(image, &BoxFilter::of_sigma(sigma));
+        blur(Isa::detect(), image, &BoxFilter::of_sigma(sigma));
     }
 }
 
@@ -50,7 +50,7 @@ impl BoxFilter {
 }
 
 vectorized! {
-    fn blur(image: &mut Image, filter: &BoxFilter) {
+    fn blur(isa: Isa, image: &mut Image, filter: &BoxFilter) {
         // The radii of sigma up to 2 (all published recipes) have loops of their own, without a running sum.
         match filter.radius {
             0 => {
@@ -212,7 +212,7 @@ mod tests {
                 let filter = BoxFilter::of_sigma(sigma);
                 assert!(filter.radius < 2);
                 let (mut special, mut general) = (noise(width, height), noise(width, height));
-                blur(&mut special, &filter);
+                blur(Isa::detect(), &mut special, &filter);
                 rows(&mut general, &filter, slide);
                 columns_sliding(&mut general, &filter);
                 assert_eq!(special, general, "sigma {sigma}, {width}x{height}");

@@ -33,7 +33,7 @@ impl CropBox {
 
     /// Row `y` of the box.
     #[inline(always)]
-    pub(super) fn row(self, image: &Image, y: usize) -> &[u8] {
+    pub(crate) fn row(self, image: &Image, y: usize) -> &[u8] {
         let start = ((self.y + y) * image.width + self.x) * 3;
         &image.pixels[start..start + self.width * 3]
     }

@@ -5,12 +5,12 @@
 //! The way there and back loses a little, also with a shift of zero steps.
 
 use crate::image::Image;
-use crate::simd::vectorized;
+use crate::simd::{Isa, vectorized};
 
 /// Turns the hue by `factor` turns, in [-0.5, 0.5] (torchvision's `adjust_hue`). Exactly zero leaves the picture alone.
 pub fn hue(image: &mut Image, factor: f64) {
     if factor != 0.0 {
-        turn_all(&mut image.pixels, (factor * 255.0) as i32);
+        turn_all(Isa::detect(), &mut image.pixels, (factor * 255.0) as i32);
     }
 }
 
@@ -18,7 +18,7 @@ pub fn hue(image: &mut Image, factor: f64) {
 const BLOCK: usize = 64;
 
 vectorized! {
-    fn turn_all(pixels: &mut [u8], shift: i32) {
+    fn turn_all(isa: Isa, pixels: &mut [u8], shift: i32) {
         let (pixels, _) = pixels.as_chunks_mut::<3>();
         let mut channels = [[0u8; BLOCK]; 3];
         for block in pixels.chunks_mut(BLOCK) {

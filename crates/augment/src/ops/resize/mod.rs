@@ -8,12 +8,17 @@
 //! Both passes run over [`LANES`] independent sums at once: along the columns those are neighbors in a row, along the rows
 //! they are 16 rows side by side, for which the rows are interleaved before and taken apart after.
 
+mod weights;
+
+use std::cell::RefCell;
+
+pub(crate) use weights::{PRECISION, Weights};
+
 use super::crop::CropBox;
 use crate::image::Image;
 use crate::recipe::Interpolation;
-use crate::simd::vectorized;
+use crate::simd::{Isa, vectorized};
 
-const PRECISION: u32 = 22;
 const ROWS: usize = 16;
 const LANES: usize = 3 * ROWS;
 
@@ -26,105 +31,68 @@ pub fn resize(image: &Image, width: usize, height: usize, interpolation: Interpo
 ///
 /// What of `crop` lies outside the picture is cut off.
 pub fn resized_crop(image: &Image, crop: CropBox, width: usize, height: usize, interpolation: Interpolation) -> Image {
+    resample(Isa::detect(), image, crop, [width, height], interpolation, false)
+}
+
+/// What a resampling keeps from picture to picture, one per thread: memory only, no value outlives a call.
+#[derive(Default)]
+struct Scratch {
+    across: Weights,
+    down: Weights,
+    /// The rows after the first pass.
+    between: Vec<u8>,
+    #[cfg(target_arch = "x86_64")]
+    plan: crate::simd::avx512::Plan,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// [`resized_crop`], mirrored if `flip`.
+pub(crate) fn resample(
+    isa: Isa,
+    image: &Image,
+    crop: CropBox,
+    [width, height]: [usize; 2],
+    interpolation: Interpolation,
+    flip: bool,
+) -> Image {
     let crop = crop.within(image);
-    let mut out = Image::filled(width, height, [0; 3]);
-    if crop.width == out.width && crop.height == out.height {
+    let (width, height) = (width.max(1), height.max(1));
+    let mut out = Image { width, height, pixels: vec![0; width * height * 3] };
+    if crop.width == width && crop.height == height {
         for (y, row) in out.pixels.chunks_exact_mut(width * 3).enumerate() {
             row.copy_from_slice(crop.row(image, y));
         }
+        if flip {
+            super::flip(&mut out);
+        }
         return out;
     }
-    // Rows are padded to whole blocks of lanes, so that no loop has a remainder.
-    let stride = (out.width * 3).next_multiple_of(LANES);
-    let mut between = vec![0; stride * crop.height.next_multiple_of(ROWS)];
-    along_rows(image, crop, &Weights::new(crop.width, out.width, interpolation), &mut between, stride);
-    along_columns(&between, stride, &Weights::new(crop.height, out.height, interpolation), &mut out);
+    SCRATCH.with_borrow_mut(|scratch| {
+        let Scratch { across, down, between, .. } = scratch;
+        across.set(crop.width, width, interpolation);
+        if flip {
+            across.reverse();
+        }
+        down.set(crop.height, height, interpolation);
+        #[cfg(target_arch = "x86_64")]
+        if crate::simd::avx512::resample(isa, image, crop, across, down, between, &mut scratch.plan, &mut out) {
+            return;
+        }
+        // Rows are padded to whole blocks of lanes, so that no loop has a remainder.
+        let stride = (width * 3).next_multiple_of(LANES);
+        between.resize(stride * crop.height.next_multiple_of(ROWS), 0);
+        along_rows(isa, image, crop, across, between, stride);
+        along_columns(isa, between, stride, down, &mut out);
+    });
     out
-}
-
-/// What each output is a weighted sum of, along one direction.
-struct Weights {
-    /// First input, and number of inputs, of each output.
-    spans: Vec<(usize, usize)>,
-    /// The weights of output i are at `i * most`.
-    weights: Vec<i32>,
-    most: usize,
-}
-
-impl Weights {
-    fn new(from: usize, to: usize, interpolation: Interpolation) -> Self {
-        match interpolation {
-            Interpolation::Bilinear => Self::sample(from, to, 1.0, triangle),
-            Interpolation::Bicubic => Self::sample(from, to, 2.0, cubic),
-        }
-    }
-
-    /// The filter reaches `reach` inputs far, or as many outputs where the picture shrinks.
-    #[inline(always)]
-    fn sample(from: usize, to: usize, reach: f64, filter: impl Fn(f64) -> f64) -> Self {
-        let scale = from as f64 / to as f64;
-        let stretch = scale.max(1.0);
-        let reach = reach * stretch;
-        let inverse = 1.0 / stretch;
-        let most = reach.ceil() as usize * 2 + 1;
-        let mut spans = Vec::with_capacity(to);
-        let mut weights = vec![0; to * most];
-        let mut exact = vec![0.0; most];
-        for (i, weights) in weights.chunks_exact_mut(most).enumerate() {
-            let center = (i as f64 + 0.5) * scale;
-            // Casts to unsigned stop at zero.
-            let first = (center - reach + 0.5) as usize;
-            let last = ((center + reach + 0.5) as usize).min(from);
-            let count = last - first;
-            let mut sum = 0.0;
-            for (k, w) in exact[..count].iter_mut().enumerate() {
-                *w = filter(((k + first) as f64 - center + 0.5) * inverse);
-                sum += *w;
-            }
-            for (fixed, w) in weights.iter_mut().zip(&exact[..count]) {
-                let w = if sum == 0.0 { *w } else { *w / sum } * f64::from(1 << PRECISION);
-                *fixed = (if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32;
-            }
-            spans.push((first, count));
-        }
-        Self { spans, weights, most }
-    }
-
-    /// First input and weights of output `i`.
-    #[inline(always)]
-    fn of(&self, i: usize) -> (usize, &[i32]) {
-        let (first, count) = self.spans[i];
-        (first, &self.weights[i * self.most..i * self.most + count])
-    }
-}
-
-fn triangle(x: f64) -> f64 {
-    (1.0 - x.abs()).max(0.0)
-}
-
-/// Keys 1981 with a = -0.5.
-fn cubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
 }
 
 vectorized! {
     /// The crop, resampled along its rows, to `out` with `stride` bytes a row.
-    fn along_rows(image: &Image, crop: CropBox, weights: &Weights, out: &mut [u8], stride: usize) {
-        if weights.spans.len() == crop.width {
-            for y in 0..crop.height {
-                let row = crop.row(image, y);
-                out[y * stride..y * stride + row.len()].copy_from_slice(row);
-            }
-            return;
-        }
+    fn along_rows(isa: Isa, image: &Image, crop: CropBox, weights: &Weights, out: &mut [u8], stride: usize) {
         let mut interleaved = vec![[0u8; LANES]; crop.width];
         for (block, out) in out.chunks_exact_mut(stride * ROWS).enumerate() {
             let rows = ROWS.min(crop.height - block * ROWS);
@@ -134,7 +102,7 @@ vectorized! {
                     lanes[3 * r..3 * r + 3].copy_from_slice(pixel);
                 }
             }
-            for x in 0..weights.spans.len() {
+            for x in 0..weights.len() {
                 let (first, weights) = weights.of(x);
                 let mixed = mix(interleaved[first..].iter(), weights);
                 for r in 0..rows {
@@ -147,7 +115,7 @@ vectorized! {
 
 vectorized! {
     /// `source`, rows of `stride` bytes, resampled along its columns.
-    fn along_columns(source: &[u8], stride: usize, weights: &Weights, out: &mut Image) {
+    fn along_columns(isa: Isa, source: &[u8], stride: usize, weights: &Weights, out: &mut Image) {
         let length = out.width * 3;
         for (y, row) in out.pixels.chunks_exact_mut(length).enumerate() {
             let (first, weights) = weights.of(y);
@@ -210,5 +178,29 @@ mod tests {
         assert_eq!(resized_crop(&image, crop, 7, 7, Interpolation::Bicubic), Image::filled(7, 7, [1, 2, 3]));
         let too_large = CropBox { x: 8, y: 0, width: 400, height: 3 };
         assert_eq!(resized_crop(&image, too_large, 2, 2, Interpolation::Bicubic), Image::filled(2, 2, [255, 0, 0]));
+    }
+
+    /// Every instruction set gives the portable path's bytes, whatever the sizes; a flip is a flip of the result.
+    #[test]
+    fn all_paths_give_the_same_bytes() {
+        let mut draws = crate::Stream::keyed(21, &[]);
+        let mut below = |n: u64| draws.below(n) as usize;
+        for case in 0..400 {
+            let most = [8, 40, 90, 600][case % 4];
+            let (width, height) = (1 + below(most), 1 + below(most));
+            let image = Image { width, height, pixels: (0..width * height * 3).map(|_| below(256) as u8).collect() };
+            let (x, y) = (below(width as u64), below(height as u64));
+            let crop = CropBox { x, y, width: 1 + below((width - x) as u64), height: 1 + below((height - y) as u64) };
+            let size = [1 + below(70), 1 + below(70)];
+            let interpolation = [Interpolation::Bilinear, Interpolation::Bicubic][case / 4 % 2];
+            let expected = resample(Isa::portable(), &image, crop, size, interpolation, false);
+            let mut flipped = expected.clone();
+            crate::ops::flip(&mut flipped);
+            for isa in Isa::available() {
+                let got = |flip| resample(isa, &image, crop, size, interpolation, flip);
+                assert!(got(false) == expected, "{isa:?}, {width}x{height}, {crop:?} to {size:?}");
+                assert!(got(true) == flipped, "{isa:?}, {width}x{height}, {crop:?} to {size:?}, flipped");
+            }
+        }
     }
 }
