@@ -10,8 +10,16 @@ use crate::simd::{Isa, vectorized};
 /// Turns the hue by `factor` turns, in [-0.5, 0.5] (torchvision's `adjust_hue`). Exactly zero leaves the picture alone.
 pub fn hue(image: &mut Image, factor: f64) {
     if factor != 0.0 {
-        turn_all(Isa::detect(), &mut image.pixels, (factor * 255.0) as i32);
+        turn_on(Isa::detect(), &mut image.pixels, (factor * 255.0) as i32);
     }
+}
+
+fn turn_on(isa: Isa, pixels: &mut [u8], shift: i32) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::avx512::turn_hue(isa, pixels, shift) {
+        return;
+    }
+    turn_all(isa, pixels, shift);
 }
 
 /// Pixels per block: taken apart into channels, turned without a branch, and put together again.
@@ -107,5 +115,33 @@ mod tests {
     fn gray_and_a_zero_shift_stay_as_they_are() {
         assert_eq!(turned([77, 77, 77], 0.3), [77, 77, 77]);
         assert_eq!(turned([12, 250, 99], 0.0), [12, 250, 99]);
+    }
+
+    /// Every instruction set gives the portable path's bytes, for every color there is.
+    #[test]
+    fn all_paths_give_the_same_bytes() {
+        let colors = |red: usize| (0..1 << 16).flat_map(move |i| [red as u8, (i >> 8) as u8, i as u8]);
+        for red in 0..256 {
+            let shift = [1, -51, 97][red % 3];
+            let mut expected: Vec<u8> = colors(red).collect();
+            turn_all(Isa::portable(), &mut expected, shift);
+            for isa in Isa::available() {
+                let mut got: Vec<u8> = colors(red).collect();
+                turn_on(isa, &mut got, shift);
+                assert!(got == expected, "{isa:?}, red {red}, {shift} steps");
+            }
+        }
+        for pixels in 1..200 {
+            let noise: Vec<u8> = (0..pixels * 3).map(|i| (i * i * 31 % 251) as u8).collect();
+            for shift in -128..128 {
+                let mut expected = noise.clone();
+                turn_all(Isa::portable(), &mut expected, shift);
+                for isa in Isa::available() {
+                    let mut got = noise.clone();
+                    turn_on(isa, &mut got, shift);
+                    assert!(got == expected, "{isa:?}, {pixels} pixels, {shift} steps");
+                }
+            }
+        }
     }
 }
