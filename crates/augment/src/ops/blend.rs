@@ -5,42 +5,80 @@
 
 use super::{look_up, luma};
 use crate::image::Image;
+use crate::simd::{Isa, vectorized};
 
 /// Blends with black (torchvision's `adjust_brightness`).
 pub fn brightness(image: &mut Image, factor: f32) {
-    blend_with_level(image, 0, factor);
+    blend_with_level(Isa::detect(), image, 0, factor);
 }
 
 /// Blends with an even gray, the rounded mean luma of the picture (torchvision's `adjust_contrast`).
 pub fn contrast(image: &mut Image, factor: f32) {
-    if factor == 1.0 {
-        return;
-    }
-    let (pixels, _) = image.pixels.as_chunks::<3>();
-    let sum: u64 = pixels.iter().map(|&p| u64::from(luma(p))).sum();
-    let mean = (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8;
-    blend_with_level(image, mean, factor);
+    contrast_on(Isa::detect(), image, factor);
 }
 
 /// Blends with the picture's own luma (torchvision's `adjust_saturation`).
 pub fn saturation(image: &mut Image, factor: f32) {
+    saturation_on(Isa::detect(), image, factor);
+}
+
+fn contrast_on(isa: Isa, image: &mut Image, factor: f32) {
     if factor == 1.0 {
         return;
     }
-    let (pixels, _) = image.pixels.as_chunks_mut::<3>();
-    for pixel in pixels {
-        let dull = luma(*pixel);
-        *pixel = pixel.map(|v| blend(dull, v, factor));
+    let sum = luma_sum(isa, &image.pixels);
+    let mean = (sum as f64 / (image.pixels.len() / 3).max(1) as f64 + 0.5) as u8;
+    blend_with_level(isa, image, mean, factor);
+}
+
+fn luma_sum(isa: Isa, pixels: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(sum) = crate::simd::avx512::luma_sum(isa, pixels) {
+        return sum;
+    }
+    let mut sum = 0;
+    sum_luma(isa, pixels, &mut sum);
+    sum
+}
+
+vectorized! {
+    fn sum_luma(isa: Isa, pixels: &[u8], sum: &mut u64) {
+        // Sums of 32 bits, which are wide enough for that many, run over more pixels at once.
+        for block in pixels.chunks(3 << 16) {
+            let (pixels, _) = block.as_chunks::<3>();
+            *sum += u64::from(pixels.iter().map(|&p| u32::from(luma(p))).sum::<u32>());
+        }
+    }
+}
+
+fn saturation_on(isa: Isa, image: &mut Image, factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::avx512::saturation(isa, &mut image.pixels, factor) {
+        return;
+    }
+    saturate(isa, &mut image.pixels, factor);
+}
+
+vectorized! {
+    fn saturate(isa: Isa, pixels: &mut [u8], factor: f32) {
+        let (pixels, _) = pixels.as_chunks_mut::<3>();
+        for pixel in pixels {
+            let dull = luma(*pixel);
+            *pixel = pixel.map(|v| blend(dull, v, factor));
+        }
     }
 }
 
 /// Every value depends on itself alone: a table of 256.
-fn blend_with_level(image: &mut Image, level: u8, factor: f32) {
+fn blend_with_level(isa: Isa, image: &mut Image, level: u8, factor: f32) {
     if factor == 1.0 {
         return;
     }
     let table = std::array::from_fn(|v| blend(level, v as u8, factor));
-    look_up(image, &table);
+    look_up(isa, image, &table);
 }
 
 #[inline(always)]
@@ -83,5 +121,35 @@ mod tests {
         let mut image = picture();
         brightness(&mut image, 1.55);
         assert_eq!(image.pixels, [15, 31, 46, 255, 155, 77, 255, 255, 255, 0, 0, 1]);
+    }
+
+    #[test]
+    fn all_paths_give_the_same_bytes() {
+        for factor in [0.0, 0.2, 0.999, 1.37, 1.8, 7.5, 3e9, f32::INFINITY] {
+            let same = crate::ops::same_on_every_path;
+            same("brightness", &|isa, image| blend_with_level(isa, image, 0, factor));
+            same("contrast", &|isa, image| contrast_on(isa, image, factor));
+            same("saturation", &|isa, image| saturation_on(isa, image, factor));
+        }
+    }
+
+    /// Every difference between a value and its luma, at factors with all bits used.
+    #[test]
+    fn saturation_is_the_same_for_every_luma_and_value() {
+        let colors = (0..256usize).flat_map(|v| (0..256usize).map(move |g| [v as u8, g as u8, (v * 7 + g * 13) as u8]));
+        let image = Image { width: 256, height: 256, pixels: colors.flatten().collect() };
+        let mut draws = crate::Stream::keyed(23, &[]);
+        for _ in 0..100 {
+            let factor = draws.range(0.0, 2.0) as f32;
+            let on = |isa| {
+                let mut image = image.clone();
+                saturation_on(isa, &mut image, factor);
+                image
+            };
+            let expected = on(Isa::portable());
+            for isa in Isa::available() {
+                assert!(on(isa) == expected, "{isa:?}, factor {factor}");
+            }
+        }
     }
 }

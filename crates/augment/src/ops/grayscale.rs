@@ -1,12 +1,27 @@
 //! Luma after ITU-R 601, as Pillow's mode `L`.
 
 use crate::image::Image;
+use crate::simd::{Isa, vectorized};
 
 /// Replaces the color by its luma, in all three channels (torchvision's `rgb_to_grayscale` with three channels).
 pub fn grayscale(image: &mut Image) {
-    let (pixels, _) = image.pixels.as_chunks_mut::<3>();
-    for pixel in pixels {
-        *pixel = [luma(*pixel); 3];
+    grayscale_on(Isa::detect(), image);
+}
+
+fn grayscale_on(isa: Isa, image: &mut Image) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::avx512::grayscale(isa, &mut image.pixels) {
+        return;
+    }
+    fade(isa, &mut image.pixels);
+}
+
+vectorized! {
+    fn fade(isa: Isa, pixels: &mut [u8]) {
+        let (pixels, _) = pixels.as_chunks_mut::<3>();
+        for pixel in pixels {
+            *pixel = [luma(*pixel); 3];
+        }
     }
 }
 
@@ -31,5 +46,10 @@ mod tests {
         let mut image = Image { width: 1, height: 2, pixels: vec![255, 0, 0, 10, 200, 30] };
         grayscale(&mut image);
         assert_eq!(image.pixels, [76, 76, 76, 124, 124, 124]);
+    }
+
+    #[test]
+    fn all_paths_give_the_same_bytes() {
+        crate::ops::same_on_every_path("grayscale", &grayscale_on);
     }
 }

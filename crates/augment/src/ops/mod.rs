@@ -23,10 +23,37 @@ pub use resize::{resize, resized_crop};
 pub use solarize::solarize;
 
 use crate::image::Image;
+use crate::simd::Isa;
 
 /// Replaces every value `v` by `table[v]`.
-fn look_up(image: &mut Image, table: &[u8; 256]) {
+fn look_up(isa: Isa, image: &mut Image, table: &[u8; 256]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::avx512::map(isa, &mut image.pixels, table) {
+        return;
+    }
+    let _ = isa;
     for v in &mut image.pixels {
         *v = table[usize::from(*v)];
+    }
+}
+
+/// Holds `op` on every instruction set to the portable path's bytes, on noise of many sizes.
+#[cfg(test)]
+fn same_on_every_path(what: &str, op: &dyn Fn(Isa, &mut Image)) {
+    let mut draws = crate::Stream::keyed(22, &[]);
+    let mut below = |n: u64| draws.below(n) as usize;
+    for case in 0..250 {
+        let most = [4, 20, 70][case % 3];
+        let (width, height) = (1 + below(most), 1 + below(most));
+        let image = Image { width, height, pixels: (0..width * height * 3).map(|_| below(256) as u8).collect() };
+        let on = |isa| {
+            let mut image = image.clone();
+            op(isa, &mut image);
+            image
+        };
+        let expected = on(Isa::portable());
+        for isa in Isa::available() {
+            assert!(on(isa) == expected, "{what} on {isa:?}, {width}x{height}");
+        }
     }
 }

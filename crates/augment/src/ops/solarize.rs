@@ -2,11 +2,12 @@
 
 use super::look_up;
 use crate::image::Image;
+use crate::simd::Isa;
 
 /// Inverts every value from `threshold` up: v becomes 255 - v (Pillow's `ImageOps.solarize`).
 pub fn solarize(image: &mut Image, threshold: u8) {
     let table = std::array::from_fn(|v| if v < usize::from(threshold) { v as u8 } else { 255 - v as u8 });
-    look_up(image, &table);
+    look_up(Isa::detect(), image, &table);
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! Every function that is called from outside takes an [`Isa`](super::Isa) and says whether the set has what it needs; where it has not, nothing was done, and the
 //! caller's portable loop does it.
 
+mod color;
 mod hue;
 mod resize;
 
+pub(crate) use color::{flip, grayscale, luma_sum, map, saturation};
 pub(crate) use hue::turn_hue;
 pub(crate) use resize::{Plan, resample};
 
@@ -27,6 +29,14 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn load_at(bytes: &[u8], at: usize) -> __m512i {
     load(bytes[at..].first_chunk().expect("64 bytes are there"))
+}
+
+/// The first bytes of `bytes`, up to 64; zeros after them.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_some(bytes: &[u8]) -> __m512i {
+    // SAFETY: the mask leaves out what is not in the slice, and masked lanes are not read.
+    unsafe { _mm512_maskz_loadu_epi8(first_lanes(bytes.len()), bytes.as_ptr().cast()) }
 }
 
 /// Writes a vector.
