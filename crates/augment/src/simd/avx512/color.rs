@@ -138,26 +138,36 @@ fn bytes_of([a, b, c, d]: [__m512i; 4]) -> __m512i {
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn gray_all(pixels: &mut [u8]) {
-    planes(pixels, |colors| [bytes_of(quads_of(colors).map(|quads| luma(quads))); 3]);
+    planes(pixels, |colors| {
+        let [a, b, c, d] = quads_of(colors);
+        [bytes_of([luma(a), luma(b), luma(c), luma(d)]); 3]
+    });
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn saturate_all(pixels: &mut [u8], factor: f32) {
-    let (factor, byte) = (_mm512_set1_ps(factor), _mm512_set1_epi32(255));
+    let factor = _mm512_set1_ps(factor);
     planes(pixels, |colors| {
-        let blended = quads_of(colors).map(|quads| {
+        let mut channels = [[_mm512_setzero_si512(); 4]; 3];
+        for (i, quads) in quads_of(colors).into_iter().enumerate() {
             let dull = _mm512_cvtepi32_ps(luma(quads));
-            let blend = |value: __m512i| {
-                let difference = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_and_si512(value, byte)), dull);
-                let value = _mm512_add_ps(dull, _mm512_mul_ps(factor, difference));
-                // Without the lesser of the two a large value would become the least integer. In this order NaN stays NaN, and becomes 0
-                // as in Rust.
-                _mm512_cvttps_epi32(_mm512_min_ps(_mm512_set1_ps(255.0), value))
-            };
-            [blend(quads), blend(_mm512_srli_epi32::<8>(quads)), blend(_mm512_srli_epi32::<16>(quads))]
-        });
-        [0, 1, 2].map(|channel| bytes_of(blended.map(|colors| colors[channel])))
+            channels[0][i] = blend(dull, quads, factor);
+            channels[1][i] = blend(dull, _mm512_srli_epi32::<8>(quads), factor);
+            channels[2][i] = blend(dull, _mm512_srli_epi32::<16>(quads), factor);
+        }
+        let [r, g, b] = channels;
+        [bytes_of(r), bytes_of(g), bytes_of(b)]
     });
+}
+
+/// dull + factor * (value - dull), of the lowest bytes of `value`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn blend(dull: __m512, value: __m512i, factor: __m512) -> __m512i {
+    let value = _mm512_cvtepi32_ps(_mm512_and_si512(value, _mm512_set1_epi32(255)));
+    let value = _mm512_add_ps(dull, _mm512_mul_ps(factor, _mm512_sub_ps(value, dull)));
+    // Without the lesser of the two a large value would become the least integer. In this order NaN stays NaN, and becomes 0 as in Rust.
+    _mm512_cvttps_epi32(_mm512_min_ps(_mm512_set1_ps(255.0), value))
 }
 
 /// Bytes of the most pixels that a vector holds.
