@@ -19,19 +19,19 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// The crop of a picture of `width` columns, resampled to `side` x `side` with antialiasing, as [`crate::ops::resized_crop`] without its
+    /// The crop of a picture of `width` columns, resampled to a width and height with antialiasing, as [`crate::ops::resized_crop`] without its
     /// rounding. The crop lies inside.
     pub(super) fn resized_crop(
         (samples, width, channels): (&Samples, usize, usize),
         crop: CropBox,
-        side: usize,
+        [to_width, to_height]: [usize; 2],
         interpolation: Interpolation,
     ) -> Self {
-        let across = weights(crop.width, side, interpolation);
-        let down = weights(crop.height, side, interpolation);
-        let mut between = vec![0f32; crop.height * side * channels];
+        let across = weights(crop.width, to_width, interpolation);
+        let down = weights(crop.height, to_height, interpolation);
+        let mut between = vec![0f32; crop.height * to_width * channels];
         let mut row = vec![0f32; crop.width * channels];
-        for (y, out) in between.chunks_exact_mut(side * channels).enumerate() {
+        for (y, out) in between.chunks_exact_mut(to_width * channels).enumerate() {
             samples.scaled_into(((crop.y + y) * width + crop.x) * channels, &mut row);
             for (out, (first, weights)) in out.chunks_exact_mut(channels).zip(&across) {
                 for (pixel, weight) in row[first * channels..].chunks_exact(channels).zip(weights) {
@@ -39,15 +39,15 @@ impl Canvas {
                 }
             }
         }
-        let mut values = vec![0f32; side * side * channels];
-        for (out, (first, weights)) in values.chunks_exact_mut(side * channels).zip(&down) {
-            for (row, weight) in between[first * side * channels..].chunks_exact(side * channels).zip(weights) {
+        let mut values = vec![0f32; to_width * to_height * channels];
+        for (out, (first, weights)) in values.chunks_exact_mut(to_width * channels).zip(&down) {
+            for (row, weight) in between[first * to_width * channels..].chunks_exact(to_width * channels).zip(weights) {
                 out.iter_mut().zip(row).for_each(|(out, value)| *out += weight * value);
             }
         }
         let bounded = !matches!(samples, Samples::F32(_));
         // A cubic overshoots.
-        Self { width: side, height: side, channels, values, bounded }.cut_off()
+        Self { width: to_width, height: to_height, channels, values, bounded }.cut_off()
     }
 
     fn cut_off(mut self) -> Self {
@@ -59,6 +59,15 @@ impl Canvas {
         if self.bounded {
             self.values.iter_mut().for_each(|value| *value = value.clamp(0.0, 1.0));
         }
+    }
+
+    /// The part under `crop`, which lies inside.
+    pub(super) fn cropped(self, crop: CropBox) -> Self {
+        let length = self.width * self.channels;
+        let rows = self.values.chunks_exact(length).skip(crop.y).take(crop.height);
+        let values =
+            rows.flat_map(|row| &row[crop.x * self.channels..][..crop.width * self.channels]).copied().collect();
+        Self { width: crop.width, height: crop.height, values, ..self }
     }
 
     /// Mirrors the rows.
@@ -169,7 +178,7 @@ mod tests {
         let Canvas { values, .. } = noise(9, 7, 5);
         let crop = CropBox { x: 2, y: 1, width: 4, height: 4 };
         for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
-            let out = Canvas::resized_crop((&Samples::F32(values.clone()), 9, 5), crop, 4, interpolation);
+            let out = Canvas::resized_crop((&Samples::F32(values.clone()), 9, 5), crop, [4, 4], interpolation);
             for (y, row) in out.values.chunks_exact(4 * 5).enumerate() {
                 let start = ((1 + y) * 9 + 2) * 5;
                 let close = row.iter().zip(&values[start..]).all(|(a, b)| (a - b).abs() < 1e-6);
@@ -182,7 +191,7 @@ mod tests {
     fn integers_are_taken_by_their_full_scale_and_stay_inside() {
         let steps: Vec<u16> = (0..64).map(|i| if i % 8 < 4 { 0 } else { 65535 }).collect();
         let crop = CropBox { x: 0, y: 0, width: 8, height: 8 };
-        let out = Canvas::resized_crop((&Samples::U16(steps), 8, 1), crop, 19, Interpolation::Bicubic);
+        let out = Canvas::resized_crop((&Samples::U16(steps), 8, 1), crop, [19, 19], Interpolation::Bicubic);
         assert!(out.values.iter().all(|v| (0.0..=1.0).contains(v)), "the overshoot is cut off");
         assert!(out.values.contains(&0.0) && out.values.contains(&1.0));
     }
