@@ -18,6 +18,7 @@ mod pipeline;
 mod sampler;
 mod statistics;
 mod stored;
+mod subset;
 pub mod synthetic;
 mod write;
 
@@ -34,6 +35,6 @@ pub use folder::ImageFolder;
 pub use loader::{Loader, LoaderConfig};
 pub use npy::ArrayImages;
 pub use open::{Channels, OpenOptions, open};
-pub use sampler::Sampler;
+pub use sampler::{Classes, Sampler, Sampling};
 pub use statistics::{Channel, Statistics, statistics};
 pub use write::{FileFormat, FileLayout, write_folder};

@@ -10,7 +10,8 @@ use diptych_random::Stream;
 use crate::failures::{Failures, Unreadable};
 use crate::finish::{Augmented, Finish, Rows};
 use crate::pipeline::{Job, Pipeline, Plan};
-use crate::{Cached, DataError, Dataset, MAX_ERROR_SHARE, Sampler, Skipped};
+use crate::sampler::Classes;
+use crate::{Cached, DataError, Dataset, MAX_ERROR_SHARE, Sampler, Sampling, Skipped};
 
 /// Keeps the draws of replacements apart from every other use of the seed.
 const REPLACE: u64 = u64::from_be_bytes(*b"replace\0");
@@ -36,6 +37,8 @@ pub struct LoaderConfig {
     pub recipe: Recipe,
     /// Leave out the last images of an epoch that do not fill a batch.
     pub drop_last: bool,
+    /// Which images an epoch shows.
+    pub sampling: Sampling,
     /// The share of unreadable images in [0, 1] above which the stream ends with an error; each image counts once per loader.
     pub max_error_share: f64,
     /// Decoded images are kept in memory up to this many bytes; 0 keeps none.
@@ -57,6 +60,7 @@ impl Default for LoaderConfig {
             prefetch: 3,
             recipe: Recipe::default(),
             drop_last: true,
+            sampling: Sampling::Shuffled,
             max_error_share: MAX_ERROR_SHARE,
             cache_bytes: 0,
             start: 0,
@@ -122,7 +126,16 @@ impl<F: Finish> Loader<F> {
             return Err(DataError::Invalid(format!("data.max_error_share is {share}, expected a share from 0 to 1")));
         }
         check_len(len)?;
-        let sampler = Sampler { len, batch_size: config.batch_size, seed: config.seed, drop_last: config.drop_last };
+        let classes = match config.sampling {
+            Sampling::Shuffled => None,
+            Sampling::Balanced => Some(Classes::new((0..len).map(|i| dataset.label(i))).ok_or_else(|| {
+                DataError::Invalid(
+                    "data.sampling = \"balanced\" needs a label for every training image, as class folders give".into(),
+                )
+            })?),
+        };
+        let LoaderConfig { batch_size, seed, drop_last, .. } = config;
+        let sampler = Sampler { len, batch_size, seed, drop_last, classes };
         if config.batch_size == 0 {
             return Err(DataError::Invalid("trainer.batch_size is 0, expected at least 1".into()));
         }

@@ -7,7 +7,7 @@ use diptych_augment::{Picture, PixelFormat};
 
 use crate::drawn::Synthetic;
 use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list, npy};
+use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list, npy, subset};
 
 /// Drawn images for training, unless a number is given.
 const DRAWN_TRAIN: usize = 10_000;
@@ -55,6 +55,9 @@ impl Channels {
 pub struct OpenOptions {
     /// Test images given apart; overrides any split found beside the training images.
     pub test: Option<PathBuf>,
+    /// Train on the images only that this text file names, one a line, by the end of their path from a `/` on (`n01440764_10026.JPEG` or
+    /// `n01440764/n01440764_10026.JPEG`).
+    pub subset: Option<PathBuf>,
     /// Train on this many images only (those with the lowest hash of the name); for `synthetic` how many to draw.
     pub train_size: Option<usize>,
     /// Test on this many images only (those with the lowest hash of the name); for `synthetic` how many to draw.
@@ -69,7 +72,15 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { test: None, train_size: None, test_size: None, image_size: 32, channels: Channels::Auto, seed: 0 }
+        Self {
+            test: None,
+            subset: None,
+            train_size: None,
+            test_size: None,
+            image_size: 32,
+            channels: Channels::Auto,
+            seed: 0,
+        }
     }
 }
 
@@ -97,6 +108,16 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
     match_classes(&mut splits)?;
     if splits.test.is_none() {
         hold_out(&mut splits);
+    }
+    if let Some(file) = &options.subset {
+        let chosen = subset::named_in(splits.train.clone(), file)?;
+        splits.notes.push(format!(
+            "{} of {} training images are used, named by {}",
+            chosen.len(),
+            splits.train.len(),
+            file.display()
+        ));
+        splits.train = Arc::new(chosen);
     }
     for (set, size, what) in
         [(Some(&mut splits.train), options.train_size, "train"), (splits.test.as_mut(), options.test_size, "test")]

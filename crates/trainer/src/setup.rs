@@ -237,6 +237,7 @@ fn open(recipe: &Recipe) -> anyhow::Result<Splits> {
         test_size: (data.test_size > 0).then_some(data.test_size),
         image_size: data.image_size,
         channels: data.channels,
+        subset: (!data.subset.is_empty()).then(|| data.subset.clone().into()),
         ..OpenOptions::default()
     };
     diptych_data::open(&data.path, &options).or_bad_input()

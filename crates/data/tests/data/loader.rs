@@ -147,7 +147,7 @@ fn loaders_can_share_what_they_know_of_unreadable_images() {
 #[test]
 fn a_view_is_a_function_of_seed_epoch_index_and_view() {
     let dataset = Recorded::new(43);
-    let sampler = Sampler { len: 43, batch_size: 10, seed: 3, drop_last: true };
+    let sampler = Sampler { len: 43, batch_size: 10, seed: 3, drop_last: true, classes: None };
     let stream = all(Arc::new(Recorded::new(43)), config());
     for (step, (views, labels, index)) in stream.into_iter().enumerate() {
         let (epoch, batch) = sampler.position(step as u64);

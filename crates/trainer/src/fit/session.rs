@@ -134,6 +134,7 @@ impl<'a> Session<'a> {
             workers: (workers(recipe.data.workers) / run.comm.size()).max(1),
             recipe: recipe.augment.clone(),
             max_error_share: recipe.data.max_error_share,
+            sampling: recipe.data.sampling,
             start: self.position.step,
             end: Some(run.total_steps()),
             ..LoaderConfig::default()

@@ -7,11 +7,12 @@ mod channels;
 mod defaults;
 mod explain;
 mod merge;
+mod sampling;
 
 use candle_core::DType;
 use diptych_augment as augment;
 use diptych_backbones::BackboneConfig;
-use diptych_data::Channels;
+use diptych_data::{Channels, Sampling};
 use diptych_optim::OptimConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,11 @@ pub struct DataConfig {
     pub train_size: usize,
     /// Test on this many images; 0: all of them, or 2,000 drawn ones.
     pub test_size: usize,
+    /// Train on the images that this file names only, one a line; empty: on all.
+    pub subset: String,
+    /// `"shuffled"`: every image once in an epoch; `"balanced"`: every class equally often, for labeled data.
+    #[serde(with = "sampling")]
+    pub sampling: Sampling,
     /// Threads that decode and augment; 0: one less than the machine's cores, at least one.
     pub workers: usize,
     /// Decoded images are kept in memory up to this many MiB.
