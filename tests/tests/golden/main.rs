@@ -1,6 +1,10 @@
 //! Values against independent references; each module names the script in `tests/fixtures` that made its numbers.
 
 mod augment;
+mod augment_draws;
+mod augment_laws;
+mod augment_quality;
+mod augment_scene;
 mod backbones;
 mod heads;
 mod losses;
