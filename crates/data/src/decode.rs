@@ -52,6 +52,7 @@ pub fn decode(name: &str, bytes: &[u8], reading: Reading) -> Result<Picture, Dat
     // Decoders are fuzzed, yet a panic in one must not end a run of days.
     catch_unwind(AssertUnwindSafe(|| decode_any(bytes, reading)))
         .unwrap_or_else(|_| Err("the decoder panicked on it".into()))
+        .map_err(|reason| if reading == Reading::Rgb { stored::hint(bytes).unwrap_or(reason) } else { reason })
         .map_err(|reason| DataError::Decode { name: name.to_owned(), reason })
 }
 

@@ -181,6 +181,15 @@ fn interleaved(width: usize, height: usize, planes: &[Samples]) -> Result<Raster
     Raster::new(width, height, planes.len(), samples).map_err(|error| error.to_string())
 }
 
+/// What to do with a TIFF that is no RGB picture; `None` where that is not what is wrong with it.
+pub(crate) fn hint(bytes: &[u8]) -> Option<String> {
+    if image::guess_format(bytes).ok()? != ImageFormat::Tiff {
+        return None;
+    }
+    let format = std::panic::catch_unwind(|| of_tiff(bytes)).ok()?.ok()?.format();
+    Some(format!("it has {format}, which are not RGB: data.channels = {} reads them as they are", format.channels))
+}
+
 /// Channels and depth that the header of an image file tells, without the cost of decoding where the format allows it.
 pub(crate) fn format_of(bytes: &[u8]) -> Result<PixelFormat, String> {
     let format = image::guess_format(bytes).map_err(|_| "it is no image file that is read here".to_owned())?;

@@ -30,13 +30,14 @@ pub(crate) fn trial(run: &Prepared) -> anyhow::Result<Trial> {
     let mut method = setup::build_method(recipe, run.entry, &comm, groups, device, run.splits.train.len(), 1)?;
     let mut images = at_once.min(4.max(2 * groups));
     let mut warm = false;
+    let channels = run.splits.train.format().channels;
     loop {
         let views = recipe
             .augment
             .views()
             .iter()
             .zip(0u64..)
-            .map(|(view, at)| Init::Normal(1.0).draw(&[images, view.size, view.size, 3], at, "trial", device))
+            .map(|(view, at)| Init::Normal(1.0).draw(&[images, view.size, view.size, channels], at, "trial", device))
             .collect::<candle_core::Result<_>>()?;
         let views = Views(views).to(&run.device, recipe.trainer.precision.dtype())?;
         let batch = Batch { views, labels: None, index: (0..images as u32).collect() };

@@ -145,6 +145,11 @@ fn a_folder_is_read_with_the_channels_that_are_asked_for() {
     assert_eq!(splits.train.get(0).unwrap().format(), splits.train.format());
     let error = open(folder.path(), &options(Channels::Stored(3))).unwrap_err().to_string();
     assert_eq!(error, "data.channels = 3, but image 0.tif has 5 channels of 16 bits");
+    let as_rgb = decode_file(&folder.path().join("0.tif"), None, Reading::Rgb).unwrap_err().to_string();
+    assert_eq!(
+        as_rgb,
+        "image 0.tif: it has 5 channels of 16 bits, which are not RGB: data.channels = 5 reads them as they are"
+    );
     let error = open(file("images_u16.npy"), &options(Channels::Rgb)).unwrap_err().to_string();
     assert_eq!(error, "data.channels = \"rgb\", but the images have 5 channels of 16 bits");
     // Another depth among them is an image that cannot be used.
