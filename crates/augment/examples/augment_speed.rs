@@ -69,14 +69,15 @@ fn main() {
         }
         let mut out = ops::resize(&image, size, size, Interpolation::Bicubic);
         type Op = fn(&mut Image);
-        let ops: [(&str, Op); 8] = [
+        let ops: [(&str, Op); 9] = [
             ("flip", ops::flip),
             ("brightness", |i| ops::brightness(i, 0.999)),
             ("contrast", |i| ops::contrast(i, 0.999)),
             ("saturation", |i| ops::saturation(i, 0.999)),
             ("hue", |i| ops::hue(i, 0.01)),
             ("grayscale", ops::grayscale),
-            ("blur", |i| ops::gaussian_blur(i, 1.3)),
+            ("blur, sigma 0.73", |i| ops::gaussian_blur(i, 0.73)),
+            ("blur, sigma 1.83", |i| ops::gaussian_blur(i, 1.83)),
             ("solarize", |i| ops::solarize(i, 128)),
         ];
         for (name, op) in ops {

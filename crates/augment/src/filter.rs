@@ -21,11 +21,13 @@ impl Interpolation {
     }
 }
 
+#[inline(always)]
 pub(crate) fn triangle(x: f64) -> f64 {
     (1.0 - x.abs()).max(0.0)
 }
 
 /// Keys 1981 with a = -0.5.
+#[inline(always)]
 pub(crate) fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();

@@ -12,7 +12,7 @@ const PASSES: usize = 3;
 /// Blurs with a standard deviation of `sigma` pixels. Zero (or less) leaves the picture alone.
 pub fn gaussian_blur(image: &mut Image, sigma: f32) {
     if sigma > 0.0 {
-        blur(Isa::detect(), image, &BoxFilter::of_sigma(sigma));
+        blur_on(Isa::detect(), image, &BoxFilter::of_sigma(sigma));
     }
 }
 
@@ -47,6 +47,14 @@ impl BoxFilter {
     fn mix(&self, near: u32, far: u32) -> u8 {
         ((near * self.near + far * self.far + (1 << 23)) >> 24) as u8
     }
+}
+
+fn blur_on(isa: Isa, image: &mut Image, filter: &BoxFilter) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::avx512::blur(isa, &mut image.pixels, image.width * 3, filter) {
+        return;
+    }
+    blur(isa, image, filter);
 }
 
 vectorized! {
@@ -216,6 +224,35 @@ mod tests {
                 rows(&mut general, &filter, slide);
                 columns_sliding(&mut general, &filter);
                 assert_eq!(special, general, "sigma {sigma}, {width}x{height}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_paths_give_the_same_bytes() {
+        let mut draws = crate::Stream::keyed(24, &[]);
+        for _ in 0..60 {
+            let filter = BoxFilter::of_sigma(draws.range(0.1, 2.6) as f32);
+            crate::ops::same_on_every_path(&format!("{filter:?}"), &|isa, image| blur_on(isa, image, &filter));
+        }
+    }
+
+    /// Filters of all recipes' widths, each on a picture with every sum of two neighbors beside every value in it.
+    #[test]
+    fn all_widths_give_the_same_bytes_on_every_path() {
+        let pixels = (0..256 * 256).flat_map(|i| [(i >> 8) as u8, i as u8, (255 - (i >> 8)) as u8]).collect();
+        let mut picture = Image { width: 256, height: 256, pixels };
+        picture.pixels.rotate_left(3 * 77);
+        for k in 0..200 {
+            let filter = BoxFilter::of_sigma(if k < 25 { k as f32 * 0.1 + 0.1 } else { 0.05 + k as f32 * 0.0123 });
+            let on = |isa| {
+                let mut image = picture.clone();
+                blur_on(isa, &mut image, &filter);
+                image
+            };
+            let expected = on(Isa::portable());
+            for isa in Isa::available() {
+                assert!(on(isa) == expected, "{filter:?} on {isa:?}");
             }
         }
     }

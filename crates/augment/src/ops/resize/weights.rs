@@ -1,5 +1,6 @@
 //! What each output of a resampling is a weighted sum of, along one direction.
 
+use crate::filter::{cubic, triangle};
 use crate::recipe::Interpolation;
 
 /// Bits of the weights after the point.
@@ -81,24 +82,5 @@ impl Weights {
     pub(crate) fn of(&self, i: usize) -> (usize, &[i32]) {
         let (first, count) = self.spans[i];
         (first, &self.weights[i * self.most..i * self.most + count])
-    }
-}
-
-#[inline(always)]
-fn triangle(x: f64) -> f64 {
-    (1.0 - x.abs()).max(0.0)
-}
-
-/// Keys 1981 with a = -0.5.
-#[inline(always)]
-fn cubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
     }
 }

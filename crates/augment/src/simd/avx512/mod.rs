@@ -3,10 +3,12 @@
 //! Every function that is called from outside takes an [`Isa`](super::Isa) and says whether the set has what it needs; where it has not, nothing was done, and the
 //! caller's portable loop does it.
 
+mod blur;
 mod color;
 mod hue;
 mod resize;
 
+pub(crate) use blur::blur;
 pub(crate) use color::{flip, grayscale, luma_sum, map, saturation};
 pub(crate) use hue::turn_hue;
 pub(crate) use resize::{Plan, resample};
