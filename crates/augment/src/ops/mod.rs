@@ -18,6 +18,7 @@ pub use grayscale::grayscale;
 pub(crate) use grayscale::luma;
 pub use hue::hue;
 pub use normalize::normalize_into;
+pub(crate) use normalize::normalized;
 pub(crate) use resize::{PRECISION, Weights, resample};
 pub use resize::{resize, resized_crop};
 pub use solarize::solarize;

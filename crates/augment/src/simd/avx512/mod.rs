@@ -6,11 +6,13 @@
 mod blur;
 mod color;
 mod hue;
+mod normalize;
 mod resize;
 
 pub(crate) use blur::blur;
 pub(crate) use color::{flip, grayscale, luma_sum, map, saturation};
 pub(crate) use hue::turn_hue;
+pub(crate) use normalize::normalize;
 pub(crate) use resize::{Plan, resample};
 
 use std::arch::x86_64::*;

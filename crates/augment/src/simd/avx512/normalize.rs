@@ -1,0 +1,124 @@
+//! From bytes to floats, without divisions.
+//!
+//! A quotient is a product with the reciprocal and one correction by what is left (Markstein 1990), which gives the division's own bits wherever nothing overflows and
+//! the reciprocal is no unlucky one. Whether it does is found out for all 256 values of each channel, once per mean and deviation; where it does
+//! not, there are divisions.
+
+use std::arch::x86_64::*;
+use std::cell::Cell;
+
+use super::load_some;
+use crate::ops::normalized;
+use crate::simd::Isa;
+
+/// Writes the normalized bytes; , and nothing done, where the set has not what it takes. As many numbers as bytes, in whole pixels.
+pub(crate) fn normalize(isa: Isa, bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) -> bool {
+    if isa.has_avx512() {
+        // SAFETY: the machine has what the functions are compiled for: that is what the set says.
+        unsafe {
+            if is_exact(mean, std) {
+                normalize_all::<true>(bytes, mean, std, out);
+            } else {
+                normalize_all::<false>(bytes, mean, std, out);
+            }
+        }
+    }
+    isa.has_avx512()
+}
+
+thread_local! {
+    /// The mean and deviation asked for last, and what was found. A run has one or two of them.
+    static LAST: Cell<Option<([f32; 6], bool)>> = const { Cell::new(None) };
+}
+
+/// Whether products give the quotients' bits for every byte of every channel.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn is_exact(mean: &[f32; 3], std: &[f32; 3]) -> bool {
+    let key = std::array::from_fn(|i| if i < 3 { mean[i] } else { std[i - 3] });
+    if let Some((last, exact)) = LAST.get()
+        && last == key
+    {
+        return exact;
+    }
+    let bytes: [u8; 768] = std::array::from_fn(|i| (i / 3) as u8);
+    let mut out = [0.0; 768];
+    normalize_all::<true>(&bytes, mean, std, &mut out);
+    let same = |i: usize| out[i].to_bits() == normalized(bytes[i], mean[i % 3], std[i % 3]).to_bits();
+    let exact = (0..768).all(same);
+    LAST.set(Some((key, exact)));
+    exact
+}
+
+/// What a quotient needs of its divisor.
+#[derive(Clone, Copy)]
+struct Divisor {
+    value: __m512,
+    reciprocal: __m512,
+}
+
+impl Divisor {
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn new(value: __m512) -> Self {
+        Self { value, reciprocal: _mm512_div_ps(_mm512_set1_ps(1.0), value) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn divide<const FAST: bool>(self, x: __m512) -> __m512 {
+        if !FAST {
+            return _mm512_div_ps(x, self.value);
+        }
+        let quotient = _mm512_mul_ps(x, self.reciprocal);
+        let rest = _mm512_fnmadd_ps(quotient, self.value, x);
+        _mm512_fmadd_ps(rest, self.reciprocal, quotient)
+    }
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn normalize_all<const FAST: bool>(bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+    let full = Divisor::new(_mm512_set1_ps(255.0));
+    // Three vectors hold the channels' numbers in three orders.
+    let [means, deviations] = [mean, std].map(|three| {
+        let numbers: [f32; 48] = std::array::from_fn(|i| three[i % 3]);
+        [0, 16, 32].map(|at| load_numbers(numbers[at..].first_chunk().expect("there are 48")))
+    });
+    let deviations = [0, 1, 2].map(|i| Divisor::new(deviations[i]));
+    let one = |bytes: __m128i, order: usize| {
+        let x = full.divide::<FAST>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+        deviations[order].divide::<FAST>(_mm512_sub_ps(x, means[order]))
+    };
+    let (blocks, rest) = bytes.as_chunks::<48>();
+    let (to, to_rest) = out.as_chunks_mut::<48>();
+    for (block, to) in blocks.iter().zip(to) {
+        for (order, (bytes, to)) in block.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0).enumerate() {
+            store_numbers(to, one(load_few(bytes), order));
+        }
+    }
+    for (order, (bytes, to)) in rest.chunks(16).zip(to_rest.chunks_mut(16)).enumerate() {
+        let mut numbers = [0.0; 16];
+        store_numbers(&mut numbers, one(_mm512_castsi512_si128(load_some(bytes)), order));
+        to.copy_from_slice(&numbers[..to.len()]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_few(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the reference is to 16 bytes; unaligned loads need no more.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_numbers(numbers: &[f32; 16]) -> __m512 {
+    // SAFETY: the reference is to 16 floats; unaligned loads need no more.
+    unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_numbers(numbers: &mut [f32; 16], values: __m512) {
+    // SAFETY: the reference is to 16 floats; unaligned stores need no more.
+    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), values) }
+}
