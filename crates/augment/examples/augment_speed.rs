@@ -52,6 +52,18 @@ fn main() {
                 normalize_into(&out, &mean, &std, black_box(&mut input));
             }),
         );
+        let views = 128;
+        let mut batch = vec![0.0; views * size * size * 3];
+        let one = ops::resize(&image, size, size, Interpolation::Bicubic);
+        for (name, count) in [("normalize, one place", 1), ("normalize, a batch", views)] {
+            row(
+                name,
+                microseconds(n.max(views as u64), |i| {
+                    let at = i as usize % count * size * size * 3;
+                    normalize_into(&one, &mean, &std, black_box(&mut batch[at..at + size * size * 3]));
+                }),
+            );
+        }
         row(
             "draw",
             microseconds(n, |i| {

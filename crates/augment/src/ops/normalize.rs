@@ -78,4 +78,20 @@ mod tests {
             }
         }
     }
+
+    /// Large views are written past the caches, which asks for an alignment: wherever they begin, each number arrives in its place.
+    #[test]
+    fn large_views_are_written_wherever_they_begin() {
+        let pixels: Vec<u8> = (0..3 * 131 * 131usize).map(|i| (i * i % 253) as u8).collect();
+        let (mean, std) = (crate::IMAGENET_MEAN, crate::IMAGENET_STD);
+        let expected: Vec<f32> = (0..pixels.len()).map(|i| normalized(pixels[i], mean[i % 3], std[i % 3])).collect();
+        for isa in Isa::available() {
+            for begin in 0..18 {
+                let mut out = vec![9.0; pixels.len() + 18];
+                normalize_on(isa, &pixels, &mean, &std, &mut out[begin..][..pixels.len()]);
+                assert!(out[begin..][..pixels.len()] == expected, "{isa:?} from {begin}");
+                assert!(out[..begin].iter().chain(&out[begin + pixels.len()..]).all(|&v| v == 9.0));
+            }
+        }
+    }
 }

@@ -16,15 +16,19 @@ pub(crate) fn normalize(isa: Isa, bytes: &[u8], mean: &[f32; 3], std: &[f32; 3],
     if isa.has_avx512() {
         // SAFETY: the machine has what the functions are compiled for: that is what the set says.
         unsafe {
-            if is_exact(mean, std) {
-                normalize_all::<true>(bytes, mean, std, out);
-            } else {
-                normalize_all::<false>(bytes, mean, std, out);
+            // A batch of larger views is larger than the caches: numbers that go past them need not be fetched before they are written.
+            match (is_exact(mean, std), out.len() >= PAST_CACHES) {
+                (true, true) => normalize_past_caches(bytes, mean, std, out),
+                (true, false) => normalize_all::<true, false>(bytes, mean, std, out, 0),
+                (false, _) => normalize_all::<false, false>(bytes, mean, std, out, 0),
             }
         }
     }
     isa.has_avx512()
 }
+
+/// Numbers of a view from which on its place is not looked for in caches: a side of 128 pixels.
+const PAST_CACHES: usize = 3 * 128 * 128;
 
 thread_local! {
     /// The mean and deviation asked for last, and what was found. A run has one or two of them.
@@ -42,7 +46,7 @@ fn is_exact(mean: &[f32; 3], std: &[f32; 3]) -> bool {
     }
     let bytes: [u8; 768] = std::array::from_fn(|i| (i / 3) as u8);
     let mut out = [0.0; 768];
-    normalize_all::<true>(&bytes, mean, std, &mut out);
+    normalize_all::<true, false>(&bytes, mean, std, &mut out, 0);
     let same = |i: usize| out[i].to_bits() == normalized(bytes[i], mean[i % 3], std[i % 3]).to_bits();
     let exact = (0..768).all(same);
     LAST.set(Some((key, exact)));
@@ -76,30 +80,62 @@ impl Divisor {
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn normalize_all<const FAST: bool>(bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+fn normalize_past_caches(bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+    // Such stores are of whole aligned cache lines: what lies before the first one is done one by one.
+    let head = out.as_ptr().align_offset(64).min(out.len());
+    let (to, out) = out.split_at_mut(head);
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = normalized(bytes[i], mean[i % 3], std[i % 3]);
+    }
+    normalize_all::<true, true>(&bytes[head..], mean, std, out, head % 3);
+    // Other threads may be told of the batch right after this: it must be there.
+    _mm_sfence();
+}
+
+/// `first` is the channel of the first byte. With `PAST`, `out` begins at a multiple of 64 bytes.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn normalize_all<const FAST: bool, const PAST: bool>(
+    bytes: &[u8],
+    mean: &[f32; 3],
+    std: &[f32; 3],
+    out: &mut [f32],
+    first: usize,
+) {
     let full = Divisor::new(_mm512_set1_ps(255.0));
     // Three vectors hold the channels' numbers in three orders.
-    let [means, deviations] = [mean, std].map(|three| {
-        let numbers: [f32; 48] = std::array::from_fn(|i| three[i % 3]);
-        [0, 16, 32].map(|at| load_numbers(numbers[at..].first_chunk().expect("there are 48")))
-    });
-    let deviations = [0, 1, 2].map(|i| Divisor::new(deviations[i]));
-    let one = |bytes: __m128i, order: usize| {
-        let x = full.divide::<FAST>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
-        deviations[order].divide::<FAST>(_mm512_sub_ps(x, means[order]))
-    };
+    let means: [f32; 48] = std::array::from_fn(|i| mean[(i + first) % 3]);
+    let deviations: [f32; 48] = std::array::from_fn(|i| std[(i + first) % 3]);
+    let mut orders = [(full.value, full); 3];
+    let numbers = means.as_chunks().0.iter().zip(deviations.as_chunks().0);
+    for (order, (means, deviations)) in orders.iter_mut().zip(numbers) {
+        *order = (load_numbers(means), Divisor::new(load_numbers(deviations)));
+    }
     let (blocks, rest) = bytes.as_chunks::<48>();
     let (to, to_rest) = out.as_chunks_mut::<48>();
     for (block, to) in blocks.iter().zip(to) {
-        for (order, (bytes, to)) in block.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0).enumerate() {
-            store_numbers(to, one(load_few(bytes), order));
+        let vectors = block.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0);
+        for ((bytes, to), order) in vectors.zip(&orders) {
+            let values = normalized_16::<FAST>(load_few(bytes), full, order);
+            if PAST {
+                store_past_caches(to, values);
+            } else {
+                store_numbers(to, values);
+            }
         }
     }
-    for (order, (bytes, to)) in rest.chunks(16).zip(to_rest.chunks_mut(16)).enumerate() {
+    for ((bytes, to), order) in rest.chunks(16).zip(to_rest.chunks_mut(16)).zip(&orders) {
         let mut numbers = [0.0; 16];
-        store_numbers(&mut numbers, one(_mm512_castsi512_si128(load_some(bytes)), order));
+        let bytes = _mm512_castsi512_si128(load_some(bytes));
+        store_numbers(&mut numbers, normalized_16::<FAST>(bytes, full, order));
         to.copy_from_slice(&numbers[..to.len()]);
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn normalized_16<const FAST: bool>(bytes: __m128i, full: Divisor, (mean, std): &(__m512, Divisor)) -> __m512 {
+    let x = full.divide::<FAST>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+    std.divide::<FAST>(_mm512_sub_ps(x, *mean))
 }
 
 #[inline]
@@ -121,4 +157,15 @@ fn load_numbers(numbers: &[f32; 16]) -> __m512 {
 fn store_numbers(numbers: &mut [f32; 16], values: __m512) {
     // SAFETY: the reference is to 16 floats; unaligned stores need no more.
     unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), values) }
+}
+
+/// # Panics
+/// If the place is not at a multiple of 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_past_caches(numbers: &mut [f32; 16], values: __m512) {
+    let to = numbers.as_mut_ptr();
+    assert!(to.addr().is_multiple_of(64), "stores past the caches are of whole cache lines");
+    // SAFETY: the reference is to 16 floats at a multiple of 64 bytes, and the caller of these stores fences them.
+    unsafe { _mm512_stream_ps(to, values) }
 }
