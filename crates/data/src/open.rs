@@ -105,10 +105,6 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
     }
     let Found { mut splits, .. } = found;
     check_formats(&splits, options.channels)?;
-    match_classes(&mut splits)?;
-    if splits.test.is_none() {
-        hold_out(&mut splits);
-    }
     if let Some(file) = &options.subset {
         let chosen = subset::named_in(splits.train.clone(), file)?;
         splits.notes.push(format!(
@@ -118,6 +114,10 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
             file.display()
         ));
         splits.train = Arc::new(chosen);
+    }
+    match_classes(&mut splits)?;
+    if splits.test.is_none() {
+        hold_out(&mut splits);
     }
     for (set, size, what) in
         [(Some(&mut splits.train), options.train_size, "train"), (splits.test.as_mut(), options.test_size, "test")]

@@ -7,7 +7,7 @@ use diptych_augment::{Picture, PixelFormat};
 use diptych_backbones::pretrained::Adapt;
 use diptych_backbones::{ResNet, pretrained};
 use diptych_comm::{Collective, Local};
-use diptych_data::{Dataset, OpenOptions, Splits, Subset, statistics};
+use diptych_data::{Dataset, OpenOptions, Sampling, Splits, Subset, statistics};
 use diptych_kernels::device as kernels;
 use diptych_methods::{Build, Entry, Method, Parts, find};
 use diptych_nn::{Backbone, Scope};
@@ -81,6 +81,9 @@ pub fn prepare_on(mut recipe: Recipe, ranks: usize) -> anyhow::Result<Prepared> 
         );
     }
     let mut splits = open(&recipe)?;
+    if recipe.data.sampling == Sampling::Balanced && splits.train.classes().is_empty() {
+        bad_input!("data.sampling = \"balanced\" needs a label for every training image, as class folders give")
+    }
     fit_to_images(&mut recipe, &mut splits)?;
     let (images, batch) = (splits.train.len(), recipe.trainer.batch_size);
     if batch > images {

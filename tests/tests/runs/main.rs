@@ -2,6 +2,7 @@
 
 mod bad_images;
 mod bad_input;
+mod channels;
 #[cfg(unix)]
 mod disk;
 mod evaluate;
