@@ -32,7 +32,7 @@ pub enum HubError {
     },
     /// The hub does not have it.
     #[error(
-        "{endpoint} has no {wanted}; check the three names (a private repository also answers so without HF_TOKEN)"
+        "{endpoint} does not have {wanted}; check the three names (a private repository also answers so without HF_TOKEN)"
     )]
     NotFound {
         /// File, repository and revision.

@@ -2,17 +2,21 @@
 
 mod checksum;
 mod error;
+mod listing;
 mod name;
+mod transfer;
 
 pub use checksum::{sha256, verify};
 pub use error::HubError;
+pub use listing::Listing;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo};
+use hf_hub::{Cache, Repo, RepoType};
+
+use transfer::{Client, Problem};
 
 /// The hub that is asked when nothing else is said.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -110,13 +114,62 @@ impl Hub {
         if policy == Policy::Offline {
             return Err(HubError::NotCached { wanted: wanted(), cache: self.cache.path().clone() });
         }
-        let api = ApiBuilder::from_cache(self.cache.clone())
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_progress(self.progress)
-            .with_user_agent("diptych", env!("CARGO_PKG_VERSION"));
-        let downloaded = api.build().and_then(|api| api.repo(description).download(file));
-        downloaded.map_err(|error| self.explain(wanted(), &error))
+        let get = || -> Result<PathBuf, Problem> {
+            let client = self.client();
+            let kind_folder = if matches!(kind, RepoType::Dataset) { "datasets/" } else { "" };
+            let url = format!("{}/{kind_folder}{id}/resolve/{}/{file}", self.endpoint, revision.replace('/', "%2F"));
+            let told = client.describe(&url)?;
+            let cache = self.cache.repo(description.clone());
+            let (blob, pointer) = (cache.blob_path(&told.etag), cache.pointer_path(&told.commit).join(file));
+            for path in [&blob, &pointer] {
+                path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            }
+            client.download(&url, &told.etag, &blob, file)?;
+            link(&blob, &pointer, file.split('/').count() + 1)?;
+            if told.commit != revision {
+                cache.create_ref(&told.commit)?;
+            }
+            Ok(pointer)
+        };
+        get().map_err(|problem| self.explain(wanted(), problem))
+    }
+
+    /// The files of a repository, for those who want all of a kind. A list that was asked for once is not asked for again, as with files.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn list(&self, repo: &str, revision: &str, policy: Policy) -> Result<Listing, HubError> {
+        let (kind, id) = name::check(repo, revision, "list")?;
+        let cache = self.cache.repo(Repo::with_revision(id.into(), kind, revision.into()));
+        let kind = if matches!(kind, RepoType::Dataset) { "datasets" } else { "models" };
+        let escaped = revision.replace('/', "%2F");
+        let snapshots = cache.pointer_path("commit");
+        let folder = snapshots.ancestors().nth(2).unwrap_or(self.cache.path());
+        let kept = folder.join("listings").join(format!("{escaped}.json"));
+        if let Some(listing) = Listing::load(&kept) {
+            return Ok(listing);
+        }
+        let wanted = || format!("the list of files of {repo} at {revision}");
+        if policy == Policy::Offline {
+            let commit =
+                std::fs::read_to_string(folder.join("refs").join(revision)).unwrap_or_else(|_| revision.to_owned());
+            let commit = Some(commit.trim()).filter(|commit| transfer::is_plain(commit));
+            let found = commit.and_then(|commit| Listing::of_snapshot(&cache.pointer_path(commit), commit));
+            return found.ok_or_else(|| HubError::NotCached { wanted: wanted(), cache: self.cache.path().clone() });
+        }
+        let get = || -> Result<Listing, Problem> {
+            let text = self.client().text(&format!("{}/api/{kind}/{id}/revision/{escaped}", self.endpoint))?;
+            let listing =
+                Listing::from_json(&text).ok_or_else(|| Problem::Reason("the answer is no list of files".into()))?;
+            // Where it cannot be kept, downloads will say so.
+            listing.save(&kept).ok();
+            Ok(listing)
+        };
+        get().map_err(|problem| self.explain(wanted(), problem))
+    }
+
+    fn client(&self) -> Client<'_> {
+        Client::new(&self.endpoint, self.token.as_deref(), self.progress)
     }
 
     /// The file in the cache. A commit may be there without a branch that names it, when another tool fetched it.
@@ -126,19 +179,42 @@ impl Hub {
         cache.get(file).or_else(by_commit)
     }
 
-    fn explain(&self, wanted: String, error: &ApiError) -> HubError {
+    fn explain(&self, wanted: String, problem: Problem) -> HubError {
         let endpoint = self.endpoint.clone();
-        match status(error) {
-            Some(404) => HubError::NotFound { wanted, endpoint },
-            Some(code @ (401 | 403)) => HubError::Refused { wanted, endpoint, code, token: self.token.is_some() },
-            _ => {
-                let mut reason = error.to_string();
-                if let Some(token) = &self.token {
-                    reason = reason.replace(token.as_str(), "(token)");
-                }
-                HubError::Download { wanted, endpoint, reason }
+        match problem {
+            Problem::Status(404) => HubError::NotFound { wanted, endpoint },
+            Problem::Status(code @ (401 | 403)) => {
+                HubError::Refused { wanted, endpoint, code, token: self.token.is_some() }
             }
+            Problem::Status(code) => HubError::Download { wanted, endpoint, reason: format!("status {code}") },
+            Problem::Reason(reason) => HubError::Download { wanted, endpoint, reason },
+            Problem::Sum(path, found, expected) => HubError::Checksum { path, found, expected },
         }
+    }
+}
+
+/// Lets `pointer`, `depth` folders below the repository's, lead to `blob`.
+fn link(blob: &Path, pointer: &Path, depth: usize) -> std::io::Result<()> {
+    if pointer.exists() {
+        return Ok(());
+    }
+    // A link to what is no longer there.
+    std::fs::remove_file(pointer).ok();
+    #[cfg(unix)]
+    {
+        let mut relative: PathBuf = std::iter::repeat_n("..", depth).collect();
+        relative.push("blobs");
+        relative.push(blob.file_name().unwrap_or_default());
+        match std::os::unix::fs::symlink(relative, pointer) {
+            // Another process was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = depth;
+        std::fs::hard_link(blob, pointer).or_else(|_| std::fs::copy(blob, pointer).map(drop))
     }
 }
 
@@ -148,18 +224,6 @@ impl fmt::Debug for Hub {
         let token = self.token.as_ref().map(|_| "(hidden)");
         let mut out = f.debug_struct("Hub");
         out.field("endpoint", &self.endpoint).field("cache", self.cache.path()).field("token", &token).finish()
-    }
-}
-
-/// The hub's status code, if that is what went wrong.
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(error) => match **error {
-            ureq::Error::StatusCode(code) => Some(code),
-            _ => None,
-        },
-        ApiError::TooManyRetries(error) => status(error),
-        _ => None,
     }
 }
 
