@@ -8,7 +8,8 @@ use std::path::PathBuf;
 pub enum DataError {
     /// Nothing lies at the path that was given.
     #[error(
-        "data {} does not exist: give a folder of images, a folder of CIFAR or STL-10 binary files, or the word synthetic",
+        "data {} does not exist: give a folder of images, of .tar or .parquet files, or of CIFAR's or STL-10's binary files; or one such file, \
+         hf://owner/name, or the word synthetic",
         path.display()
     )]
     Missing {

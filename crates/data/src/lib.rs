@@ -8,18 +8,25 @@ mod drawn;
 mod error;
 mod evaluation;
 mod failures;
+mod find;
 mod finish;
 mod folder;
 mod list;
 mod loader;
 mod npy;
 mod open;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pipeline;
+#[cfg(feature = "hub")]
+mod repository;
 mod sampler;
+mod shards;
 mod statistics;
 mod stored;
 mod subset;
 pub mod synthetic;
+mod tar;
 mod write;
 
 pub use binary::BinaryImages;
@@ -36,5 +43,6 @@ pub use loader::{Loader, LoaderConfig};
 pub use npy::ArrayImages;
 pub use open::{Channels, OpenOptions, open};
 pub use sampler::{Classes, Sampler, Sampling};
+pub use shards::Shards;
 pub use statistics::{Channel, Statistics, statistics};
 pub use write::{FileFormat, FileLayout, write_folder};

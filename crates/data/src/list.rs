@@ -15,9 +15,12 @@ pub(crate) const ENDINGS: &str = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif";
 
 /// Whether the ending of `path` is one of an image format that we read.
 pub(crate) fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| {
-        ENDINGS.split(' ').any(|known| ending.as_encoded_bytes().eq_ignore_ascii_case(&known.as_bytes()[1..]))
-    })
+    path.extension().is_some_and(|ending| is_image_ending(ending.as_encoded_bytes()))
+}
+
+/// Whether an ending, without its dot, is one of an image format that we read.
+pub(crate) fn is_image_ending(ending: &[u8]) -> bool {
+    ENDINGS.split(' ').any(|known| ending.eq_ignore_ascii_case(&known.as_bytes()[1..]))
 }
 
 /// Whether a file name marks a hidden file.
@@ -170,6 +173,28 @@ pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     }
     listing.files.sort_by_cached_key(|file| path_bytes(&file.path));
     Ok(listing)
+}
+
+/// Whether there is an image under `root`, however deep; looks no further than the first.
+pub(crate) fn any_image(root: &Path) -> bool {
+    let mut visited = HashSet::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if !folder.canonicalize().is_ok_and(|real| visited.insert(real)) {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if is_hidden(&entry.file_name()) {
+                continue;
+            } else if path.is_dir() {
+                folders.push(path);
+            } else if is_image(&path) && path.is_file() {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Adds the files under `start` that are reached without a link; links are put off.

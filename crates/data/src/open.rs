@@ -5,14 +5,9 @@ use std::sync::Arc;
 
 use diptych_augment::{Picture, PixelFormat};
 
-use crate::drawn::Synthetic;
-use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, Reading, Splits, Subset, binary, list, npy, subset};
+use crate::find::{Found, find};
+use crate::{DataError, Dataset, Reading, Splits, Subset, subset};
 
-/// Drawn images for training, unless a number is given.
-const DRAWN_TRAIN: usize = 10_000;
-/// Drawn images for testing, unless a number is given.
-const DRAWN_TEST: usize = 2_000;
 /// The most images held out for testing where no test split is given.
 const MAX_HOLD_OUT: usize = 10_000;
 
@@ -84,7 +79,10 @@ impl Default for OpenOptions {
     }
 }
 
-/// Opens `spec`: the word `synthetic`, a folder, or a file of a known format. Reads lists, not images.
+/// Opens `spec`: the word `synthetic`, a folder, a file of a known format, a pattern of shards such as `shards-{000..012}.tar`, or
+/// `hf://owner/name[@revision][/subfolder]`. Reads lists, not images.
+///
+/// Tar and Parquet files are [`Shards`](crate::Shards); in a folder of them, names such as `train-00000.parquet` or `val/000.tar` say the splits.
 ///
 /// A folder is CIFAR-10, CIFAR-100 or STL-10 if files of their names are in it; `train/` with `val/` or `test/` inside are
 /// splits; else all images below it are taken, and a fifth (at most 10,000) is held out for testing, by the hash of the
@@ -147,103 +145,6 @@ fn check_formats(splits: &Splits, channels: Channels) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Splits as they lie there, and the folder whose every image is trained on, if it is one.
-struct Found {
-    splits: Splits,
-    train_root: Option<PathBuf>,
-}
-
-fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataError> {
-    if spec.as_os_str() == "synthetic" {
-        return Ok(Found { splits: drawn(options)?, train_root: None });
-    }
-    if spec.as_os_str().as_encoded_bytes().starts_with(b"hf://") {
-        let problem = "data sets of the Hub cannot be read yet: download the images into a folder and give that";
-        return Err(DataError::Invalid(format!("data {}: {problem}", spec.display())));
-    }
-    if spec.as_os_str().is_empty() || !spec.try_exists().map_err(|source| DataError::io("read", spec, source))? {
-        return Err(DataError::Missing { path: spec.into() });
-    }
-    if let Some(splits) = binary::open(spec)? {
-        return Ok(Found { splits, train_root: None });
-    }
-    if let Some(splits) = npy::open(spec)? {
-        return Ok(Found { splits, train_root: None });
-    }
-    if !spec.is_dir() {
-        return Err(DataError::format(spec, not_a_set(spec)));
-    }
-    let train_folder = spec.join("train");
-    if !train_folder.is_dir() {
-        return folder(spec, Vec::new(), options.channels.reading());
-    }
-    let there: Vec<&str> = ["val", "test"].into_iter().filter(|name| spec.join(name).is_dir()).collect();
-    let Some(&test_name) = there.first() else {
-        // A lone train/ is a split without its partner; beside other folders it is a class.
-        let lone = std::fs::read_dir(spec)
-            .map_err(|source| DataError::io("list", spec, source))?
-            .flatten()
-            .all(|entry| entry.file_name() == "train" || list::is_hidden(&entry.file_name()) || entry.path().is_file());
-        return folder(if lone { &train_folder } else { spec }, Vec::new(), options.channels.reading());
-    };
-    let mut found = folder(&train_folder, Vec::new(), options.channels.reading())?;
-    let (test, test_notes) = ImageFolder::open_as(&spec.join(test_name), options.channels.reading())?;
-    found.splits.notes.extend(test_notes);
-    found.splits.notes.push(format!("{}: train/ and {test_name}/ are the splits", spec.display()));
-    if let Some(other) = there.get(1) {
-        found
-            .splits
-            .notes
-            .push(format!("{}: {other}/ is left alone; give it as the test data to use it", spec.display()));
-    }
-    found.splits.test = Some(Arc::new(test));
-    Ok(found)
-}
-
-/// All images below one folder.
-fn folder(root: &Path, mut notes: Vec<String>, reading: Reading) -> Result<Found, DataError> {
-    let (set, more) = ImageFolder::open_as(root, reading)?;
-    notes.extend(more);
-    let kind = match set.classes().len() {
-        0 => "unlabeled".to_owned(),
-        n => format!("{n} {}", if n == 1 { "folder" } else { "classes" }),
-    };
-    notes.push(format!("{}: {} images, {kind}", root.display(), set.len()));
-    let splits = Splits { train: Arc::new(set), test: None, labeled_train: None, notes };
-    Ok(Found { splits, train_root: Some(root.into()) })
-}
-
-fn drawn(options: &OpenOptions) -> Result<Splits, DataError> {
-    let size = options.image_size;
-    if !(32..=96).contains(&size) {
-        return Err(DataError::Invalid(format!("data.image_size is {size}: drawn images have 32 to 96 pixels a side")));
-    }
-    let (train, test) = (options.train_size.unwrap_or(DRAWN_TRAIN), options.test_size.unwrap_or(DRAWN_TEST));
-    let set = |split, len| Arc::new(Synthetic::new(options.seed, split, len, size)) as Arc<dyn Dataset>;
-    Ok(Splits {
-        train: set(Split::Train, train),
-        test: Some(set(Split::Test, test)),
-        labeled_train: None,
-        notes: vec![format!(
-            "synthetic: {train} training and {test} test images of {size} x {size}, drawn from seed {}",
-            options.seed
-        )],
-    })
-}
-
-/// What to say of a file that is no data set.
-fn not_a_set(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    if list::is_image(path) {
-        "this is a single image: give the folder that holds the images".into()
-    } else if [".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z"].iter().any(|ending| name.ends_with(ending)) {
-        "archives cannot be read yet: unpack it and give the folder".into()
-    } else {
-        "not a file of a known format: give a folder of images, or CIFAR's or STL-10's .bin files under their own names"
-            .into()
-    }
-}
-
 /// Puts the data at `test` in place of the test split.
 fn replace_test(found: &mut Found, test: &Path, options: &OpenOptions) -> Result<(), DataError> {
     let other = find(test, options)?;
@@ -256,10 +157,10 @@ fn replace_test(found: &mut Found, test: &Path, options: &OpenOptions) -> Result
         }
         None => {
             // Without splits of its own it is taken whole; then none of it may be among the training images.
-            if let (Some(train), Some(test_root)) = (&found.train_root, &other.train_root)
-                && let (Ok(train_real), Ok(test_real)) = (train.canonicalize(), test_root.canonicalize())
-                && test_real.starts_with(&train_real)
-            {
+            let real =
+                |paths: &[PathBuf]| -> Vec<PathBuf> { paths.iter().flat_map(|path| path.canonicalize()).collect() };
+            let (train, tests) = (real(&found.trained), real(&other.trained));
+            if let Some(train) = train.iter().find(|train| tests.iter().any(|test| test.starts_with(train))) {
                 return Err(DataError::Invalid(format!(
                     "the test images in {} lie inside the training images in {}: they would be trained on; keep them in \
                      folders side by side (train/ and test/), or leave the test data out to hold some images out",
@@ -298,7 +199,7 @@ fn match_classes(splits: &mut Splits) -> Result<(), DataError> {
     let unknown: Vec<&str> = test.classes().iter().filter(|class| place(class).is_none()).map(String::as_str).collect();
     if !unknown.is_empty() {
         return Err(DataError::Invalid(format!(
-            "the test images have {} that the training images lack: {}{}; both need the same folder names",
+            "the test images have {} that the training images lack: {}{}; both need the same class names",
             if unknown.len() == 1 { "a class".into() } else { format!("{} classes", unknown.len()) },
             unknown[..unknown.len().min(5)].join(", "),
             if unknown.len() > 5 { ", ..." } else { "" }

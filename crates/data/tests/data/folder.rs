@@ -99,7 +99,7 @@ fn unknown_test_classes_are_refused() {
     let sentence = sentence(root.path(), OpenOptions::default());
     assert_eq!(
         sentence,
-        "the test images have a class that the training images lack: cow; both need the same folder names"
+        "the test images have a class that the training images lack: cow; both need the same class names"
     );
 }
 
@@ -172,7 +172,8 @@ fn what_is_no_data_gets_a_sentence() {
     let at = |name: &str| root.path().join(name);
     let tell = |path: &Path| sentence(path, OpenOptions::default());
     assert!(tell(&at("none")).ends_with(
-        "none does not exist: give a folder of images, a folder of CIFAR or STL-10 binary files, or the word synthetic"
+        "none does not exist: give a folder of images, of .tar or .parquet files, or of CIFAR's or STL-10's binary files; or one such \
+         file, hf://owner/name, or the word synthetic"
     ));
     assert!(tell(Path::new("")).contains("does not exist"));
     std::fs::create_dir(at("empty")).unwrap();
@@ -182,11 +183,11 @@ fn what_is_no_data_gets_a_sentence() {
         std::fs::write(at(name), "words").unwrap();
     }
     assert!(tell(&at("texts")).contains("no image found (2 other files (.txt 2), 1 hidden)"));
-    assert!(tell(&at("set.tar.gz")).contains("unpack it"));
+    assert!(tell(&at("set.tar.gz")).contains("unpack it once (gzip -d < set.tar.gz > set.tar)"));
     assert!(tell(&at("set.xyz")).contains("not a file of a known format"));
     picture(root.path(), "one.png");
     assert!(tell(&at("one.png")).contains("a single image"));
-    assert!(tell(Path::new("hf://owner/name")).contains("cannot be read yet"));
+    assert!(tell(Path::new("hf://owner")).contains("write hf://owner/name"));
 }
 
 #[test]

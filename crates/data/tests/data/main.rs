@@ -4,5 +4,6 @@ mod decode;
 mod folder;
 mod formats;
 mod loader;
+mod shards;
 mod stored;
 mod stream;
