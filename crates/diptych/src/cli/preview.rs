@@ -70,7 +70,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         train.get(0).with_context(|| format!("no image of {} can be decoded", path.display())).or_bad_input()?;
     }
     let (size, count) = (recipe.augment.size, shown.len());
-    let footing = if args.ops { "black: what this recipe draws; gray: what it does not" } else { "" };
+    let footing = if args.ops { "black: what this recipe draws, gray: what it does not" } else { "" };
     let sheet = sheet(&format!("{name}, {size} x {size} pixels"), &shown.concat(), footing);
     let (width, height) = (sheet.width as u32, sheet.height as u32);
     image::save_buffer(&args.out, &sheet.pixels, width, height, image::ColorType::Rgb8)

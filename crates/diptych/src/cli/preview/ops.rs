@@ -74,7 +74,7 @@ pub(crate) fn rows(image: &Picture, views: &[ViewRecipe]) -> Vec<Row> {
     });
     let color = image.format() == PixelFormat::RGB;
     let mut switches = vec![
-        tile("as it is".into(), true, still),
+        tile("as is".into(), true, still),
         tile("flip".into(), drawn(&|v| v.flip > 0.0), ViewParams { flip: true, ..still }),
     ];
     let mut rows = vec![
