@@ -31,11 +31,9 @@ pub(crate) fn triangle(x: f64) -> f64 {
 pub(crate) fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
+    // Both pieces before the choice: so it is one of values, and many run side by side.
+    let near = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = (((x - 5.0) * x + 8.0) * x - 4.0) * A;
+    let far = if x < 2.0 { far } else { 0.0 };
+    if x < 1.0 { near } else { far }
 }

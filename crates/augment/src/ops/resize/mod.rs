@@ -72,11 +72,8 @@ pub(crate) fn resample(
     }
     SCRATCH.with_borrow_mut(|scratch| {
         let Scratch { across, down, between, .. } = scratch;
-        across.set(crop.width, width, interpolation);
-        if flip {
-            across.reverse();
-        }
-        down.set(crop.height, height, interpolation);
+        across.set(isa, crop.width, width, interpolation, flip);
+        down.set(isa, crop.height, height, interpolation, false);
         #[cfg(target_arch = "x86_64")]
         if crate::simd::avx512::resample(isa, image, crop, across, down, between, &mut scratch.plan, &mut out) {
             return;

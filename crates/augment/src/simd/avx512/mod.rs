@@ -35,6 +35,26 @@ fn load_at(bytes: &[u8], at: usize) -> __m512i {
     load(bytes[at..].first_chunk().expect("64 bytes are there"))
 }
 
+/// 16 numbers as a vector.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_lanes(lanes: &[u32; 16]) -> __m512i {
+    // SAFETY: the reference is to 64 bytes; unaligned loads need no more.
+    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+}
+
+/// The 64 bytes at `at`, for loops in which asking for each would cost as much as the rest.
+///
+/// # Safety
+/// They are all in `bytes`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn load_within(bytes: &[u8], at: usize) -> __m512i {
+    debug_assert!(at + 64 <= bytes.len());
+    // SAFETY: the bytes are in the slice, as the caller knows; unaligned loads need no more.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().add(at).cast()) }
+}
+
 /// The first bytes of `bytes`, up to 64; zeros after them.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -49,6 +69,14 @@ fn load_some(bytes: &[u8]) -> __m512i {
 fn store(bytes: &mut [u8; 64], vector: __m512i) {
     // SAFETY: the reference is to 64 bytes; unaligned stores need no more.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// Writes a vector of 16 numbers.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_lanes(lanes: &mut [u32; 16], vector: __m512i) {
+    // SAFETY: the reference is to 64 bytes; unaligned stores need no more.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), vector) }
 }
 
 /// Writes as much of a vector as `bytes` has room for.

@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{load, load_at, store, store_some};
+use super::{load_lanes, load_within, store, store_lanes, store_some};
 use crate::image::Image;
 use crate::ops::CropBox;
 use crate::ops::{PRECISION, Weights};
@@ -17,18 +17,24 @@ use crate::simd::Isa;
 
 /// Outputs of a vector of sums.
 const LANES: usize = 16;
+/// The half that makes cutting off a rounding, as it is before the sums are moved up twice.
+const HALF: i32 = 1 << (PRECISION - 1 - 16);
 /// Rows, or taps, whose bytes lie side by side.
 const SIDE: usize = 4;
 
-/// Which inputs meet which weights along the rows; kept from picture to picture for its memory.
+/// Which inputs meet which weights; kept from picture to picture for its memory.
 #[derive(Default)]
 pub(crate) struct Plan {
+    /// Along the rows.
+    across: Limbs,
+    /// Along the columns.
+    down: Limbs,
     /// Of every vector of outputs: the byte of the row where its taps begin.
     starts: Vec<usize>,
     /// Of every vector of outputs: where its first four taps lie after that; every further four are `SIDE` pixels on.
-    indices: Vec<[u8; 64]>,
-    /// Of every vector of outputs and every four taps: the three bytes of their weights.
-    weights: Vec<[[u8; 64]; 3]>,
+    indices: Vec<[u32; LANES]>,
+    /// Of every vector of outputs: the highest bytes of its weights, four by four taps; then the middle ones; then the lowest.
+    weights: Vec<[u32; LANES]>,
     /// Fours of taps.
     groups: usize,
     /// How many bytes of a row are read, of which some may lie after its end.
@@ -39,60 +45,111 @@ pub(crate) struct Plan {
     tail: Vec<u8>,
 }
 
+/// Weights as 65536 a + 256 b + c, signed bytes, four side by side.
+#[derive(Default)]
+struct Limbs {
+    /// All a, all b, all c: of every output the first four, of every output the next four, and so on.
+    bytes: [Vec<u32>; 3],
+    /// The first input of every output.
+    firsts: Vec<u32>,
+    /// Fours of weights of an output.
+    groups: usize,
+    /// Outputs, and room for a vector of them.
+    stride: usize,
+}
+
+impl Limbs {
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn set(&mut self, weights: &Weights) {
+        self.groups = weights.room() / SIDE;
+        self.stride = weights.len() + LANES;
+        self.firsts.clear();
+        self.firsts.extend((0..weights.len()).map(|i| weights.span(i).0 as u32));
+        self.firsts.resize(self.stride, 0);
+        for limb in &mut self.bytes {
+            limb.clear();
+            limb.resize(self.groups * self.stride, 0);
+        }
+        let [high, middle, low] = &mut self.bytes;
+        for (i, weights) in weights.all().chunks_exact(weights.room()).enumerate() {
+            for (group, weights) in weights.as_chunks::<SIDE>().0.iter().enumerate() {
+                let [mut a, mut b, mut c] = [[0; SIDE]; 3];
+                for k in 0..SIDE {
+                    c[k] = weights[k] as u8;
+                    let rest = (weights[k] - i32::from(c[k] as i8)) >> 8;
+                    b[k] = rest as u8;
+                    a[k] = ((rest - i32::from(b[k] as i8)) >> 8) as u8;
+                }
+                let at = group * self.stride + i;
+                [high[at], middle[at], low[at]] = [a, b, c].map(u32::from_le_bytes);
+            }
+        }
+    }
+}
+
 impl Plan {
-    /// The plan of these weights, or nothing where the picture shrinks so much that inputs are out of a permutation's reach.
-    fn set(&mut self, weights: &Weights) -> bool {
-        let lanes = weights.len() * 3;
+    /// The plan of these weights; `false` where the picture shrinks so much that inputs are out of a permutation's reach.
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn set(&mut self, across: &Weights, down: &Weights) -> bool {
+        let lanes = across.len() * 3;
         let vectors = lanes.div_ceil(LANES);
-        let most = (0..weights.len()).map(|x| weights.of(x).1.len()).max().unwrap_or(1);
-        self.groups = most.div_ceil(SIDE);
         self.starts.clear();
-        self.indices.clear();
-        self.weights.clear();
-        self.weights.resize(vectors * self.groups, [[0; 64]; 3]);
-        self.reach = 0;
-        self.wide = false;
+        let mut furthest = 0;
         for vector in 0..vectors {
             let (from, to) = (vector * LANES, (vector * LANES + LANES).min(lanes));
-            let start = weights.of(from / 3).0.min(weights.of((to - 1) / 3).0) * 3;
-            let mut index = [0; 64];
-            let mut furthest = 0;
-            for lane in from..to {
-                let (x, channel) = (lane / 3, lane % 3);
-                let (first, taps) = weights.of(x);
-                let at = first * 3 + channel - start;
-                furthest = furthest.max(at + 3 * (SIDE - 1));
-                let place = (lane - from) * SIDE;
-                for k in 0..SIDE {
-                    index[place + k] = (at + 3 * k) as u8;
-                }
-                for (k, &weight) in taps.iter().enumerate() {
-                    let group = &mut self.weights[vector * self.groups + k / SIDE];
-                    for (limb, byte) in group.iter_mut().zip(limbs(weight)) {
-                        limb[place + k % SIDE] = byte;
-                    }
-                }
-            }
-            if furthest >= 128 {
-                return false;
-            }
-            self.wide |= furthest >= 64;
-            self.starts.push(start);
-            self.indices.push(index);
-            self.reach = self.reach.max(start);
+            let [first, last] = [from / 3, (to - 1) / 3].map(|x| across.span(x).0 * 3);
+            furthest = furthest.max(first.abs_diff(last));
+            self.starts.push(first.min(last));
         }
-        self.reach += (self.groups - 1) * 3 * SIDE + if self.wide { 128 } else { 64 };
+        // The third channel of the fourth tap.
+        furthest += 2 + 3 * (SIDE - 1);
+        if furthest >= 128 {
+            return false;
+        }
+        self.across.set(across);
+        self.down.set(down);
+        self.wide = furthest >= 64;
+        self.groups = self.across.groups;
+        self.reach = self.starts.iter().max().copied().unwrap_or(0)
+            + (self.groups - 1) * 3 * SIDE
+            + if self.wide { 128 } else { 64 };
+        self.indices.resize(vectors, [0; LANES]);
+        self.weights.resize(vectors * 3 * self.groups, [0; LANES]);
+        let plans = self.indices.iter_mut().zip(self.weights.chunks_exact_mut(3 * self.groups)).zip(&self.starts);
+        for (vector, ((index, weights), &start)) in plans.enumerate() {
+            let (x, phase) = (vector * LANES / 3, vector * LANES % 3);
+            // Three lanes for each output. In each of the four bytes of an index; the second, third and fourth tap are 3, 6 and 9 bytes on.
+            let [output, channel] = [load_lanes(&OUTPUTS[phase]), load_lanes(&CHANNELS[phase])];
+            let spread = |numbers: &[u32]| {
+                _mm512_permutexvar_epi32(output, load_lanes(numbers.first_chunk().expect("there is room")))
+            };
+            let first = _mm512_mullo_epi32(spread(&self.across.firsts[x..]), _mm512_set1_epi32(3));
+            let byte = _mm512_add_epi32(_mm512_sub_epi32(first, _mm512_set1_epi32(start as i32)), channel);
+            let bytes = _mm512_mullo_epi32(byte, _mm512_set1_epi32(0x0101_0101));
+            store_lanes(index, _mm512_add_epi32(bytes, _mm512_set1_epi32(0x0906_0300)));
+            for (limb, weights) in self.across.bytes.iter().zip(weights.chunks_exact_mut(self.groups)) {
+                for (weights, limb) in weights.iter_mut().zip(limb.chunks_exact(self.across.stride)) {
+                    store_lanes(weights, spread(&limb[x..]));
+                }
+            }
+        }
         true
     }
 }
 
-/// A weight as 65536 a + 256 b + c, signed bytes: c, b, a.
-#[inline(always)]
-fn limbs(weight: i32) -> [u8; 3] {
-    let c = weight as i8;
-    let weight = (weight - i32::from(c)) >> 8;
-    let b = weight as i8;
-    [c as u8, b as u8, ((weight - i32::from(b)) >> 8) as u8]
+/// Which output, from the first one on, and which channel the lanes of a vector are, if it begins with the first, second or third channel.
+const OUTPUTS: [[u32; LANES]; 3] = thirds(false);
+const CHANNELS: [[u32; LANES]; 3] = thirds(true);
+
+const fn thirds(rest: bool) -> [[u32; LANES]; 3] {
+    let mut table = [[0; LANES]; 3];
+    let mut at = 0;
+    while at < 3 * LANES {
+        let (phase, lane) = (at / LANES, at % LANES);
+        table[phase][lane] = if rest { (lane + phase) % 3 } else { (lane + phase) / 3 } as u32;
+        at += 1;
+    }
+    table
 }
 
 /// Resamples the part of `image` under `crop`; `false`, and nothing done, where the set has not what it takes or the picture shrinks too much.
@@ -107,7 +164,7 @@ pub(crate) fn resample(
     plan: &mut Plan,
     out: &mut Image,
 ) -> bool {
-    if !isa.has_avx512() || !plan.set(across) {
+    if !isa.has_avx512() {
         return false;
     }
     // Whole vectors of bytes, so that the second pass has no remainder but in its stores.
@@ -115,8 +172,11 @@ pub(crate) fn resample(
     between.resize(stride * crop.height.div_ceil(SIDE), 0);
     // SAFETY: the machine has what the functions are compiled for: that is what the set says.
     unsafe {
+        if !plan.set(across, down) {
+            return false;
+        }
         along_rows(image, crop, plan, stride, between);
-        along_columns(between, stride, down, out);
+        along_columns(between, stride, down, &plan.down, out);
     }
     true
 }
@@ -148,89 +208,143 @@ fn along_rows(image: &Image, crop: CropBox, plan: &mut Plan, stride: usize, out:
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn block_of_rows(plan: &Plan, pixels: &[u8], rows: [usize; SIDE], out: &mut [u8]) {
-    if plan.wide {
-        block_of_rows_from::<true>(plan, pixels, rows, out);
-    } else {
-        block_of_rows_from::<false>(plan, pixels, rows, out);
+    // Shrinking to a half or less takes more than two fours of taps.
+    match (plan.wide, plan.groups) {
+        (false, 1) => block_of_rows_from::<false, 1>(plan, pixels, rows, out),
+        (false, 2) => block_of_rows_from::<false, 2>(plan, pixels, rows, out),
+        (false, 3) => block_of_rows_from::<false, 3>(plan, pixels, rows, out),
+        (false, _) => block_of_rows_from::<false, 0>(plan, pixels, rows, out),
+        (true, _) => block_of_rows_from::<true, 0>(plan, pixels, rows, out),
     }
 }
 
-#[inline]
+/// `GROUPS` is the number of fours of taps, or 0 if it is not known when this is compiled.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn block_of_rows_from<const WIDE: bool>(plan: &Plan, pixels: &[u8], rows: [usize; SIDE], out: &mut [u8]) {
+fn block_of_rows_from<const WIDE: bool, const GROUPS: usize>(
+    plan: &Plan,
+    pixels: &[u8],
+    rows: [usize; SIDE],
+    out: &mut [u8],
+) {
     // 0 4 8 12 1 5 9 13 ...: from four bytes of each row to four rows of each byte.
     let side_by_side = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    let half = _mm512_set1_epi32(1 << (PRECISION - 1));
+    let groups = if GROUPS == 0 { plan.groups } else { GROUPS };
+    let rows = rows.map(|row| &pixels[row..row + plan.reach]);
     let (out, _) = out.as_chunks_mut::<64>();
-    let vectors = plan.starts.iter().zip(&plan.indices).zip(plan.weights.chunks_exact(plan.groups));
-    for (((&start, index), groups), out) in vectors.zip(out) {
-        let index = load(index);
-        let mut sums = [[half, _mm512_setzero_si512(), _mm512_setzero_si512()]; SIDE];
-        for (group, weights) in groups.iter().enumerate() {
-            let weights = [load(&weights[0]), load(&weights[1]), load(&weights[2])];
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let at = row + start + group * 3 * SIDE;
-                let taps = if WIDE {
-                    _mm512_permutex2var_epi8(load_at(pixels, at), index, load_at(pixels, at + 64))
-                } else {
-                    _mm512_permutexvar_epi8(index, load_at(pixels, at))
-                };
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = _mm512_dpbusd_epi32(*sum, taps, weight);
+    let vectors = plan.starts.iter().zip(&plan.indices).zip(plan.weights.chunks_exact(3 * groups));
+    for (((&start, index), weights), out) in vectors.zip(out) {
+        let index = load_lanes(index);
+        assert!(start + (groups - 1) * 3 * SIDE + if WIDE { 128 } else { 64 } <= plan.reach);
+        let taps = |row: &[u8], group: usize| {
+            let at = start + group * 3 * SIDE;
+            // SAFETY: a row has `reach` bytes, of which these are no last ones, as was just asserted.
+            let (first, second) =
+                unsafe { (load_within(row, at), if WIDE { load_within(row, at + 64) } else { index }) };
+            if WIDE { _mm512_permutex2var_epi8(first, index, second) } else { _mm512_permutexvar_epi8(index, first) }
+        };
+        // The sums of the high bytes are moved up and go on as those of the middle ones, and then of the low ones.
+        let mut sums = [_mm512_set1_epi32(HALF); SIDE];
+        let mut kept = [[_mm512_setzero_si512(); GROUPS]; SIDE];
+        for (limb, weights) in weights.chunks_exact(groups).enumerate() {
+            for (group, weights) in weights.iter().enumerate() {
+                let weights = load_lanes(weights);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let taps = match kept[r].get_mut(group) {
+                        Some(kept) if limb > 0 => *kept,
+                        Some(kept) => {
+                            *kept = taps(rows[r], group);
+                            *kept
+                        }
+                        None => taps(rows[r], group),
+                    };
+                    *sum = _mm512_dpbusd_epi32(*sum, taps, weights);
                 }
             }
+            for sum in &mut sums {
+                *sum = next_limb(*sum, limb);
+            }
         }
-        let [a, b, c, d] = sums.map(|sums| whole(sums));
+        let [a, b, c, d] = sums;
         let bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         store(out, _mm512_shuffle_epi8(bytes, side_by_side));
     }
 }
 
-/// The sums of the three bytes of the weights as one, without the bits after the point.
+/// Makes room for the next limb in sums of the first `limb + 1`; after the last limb, what lies before the point.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn whole([c, b, a]: [__m512i; 3]) -> __m512i {
-    let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(a), b);
-    let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(sum), c);
-    _mm512_srai_epi32::<PRECISION>(sum)
+fn next_limb(sum: __m512i, limb: usize) -> __m512i {
+    match limb {
+        0 | 1 => _mm512_slli_epi32::<8>(sum),
+        _ => _mm512_srai_epi32::<PRECISION>(sum),
+    }
 }
 
 /// Blocks of four rows side by side, resampled along the columns.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn along_columns(source: &[u8], stride: usize, weights: &Weights, out: &mut Image) {
-    let in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    let half = _mm512_set1_epi32(1 << (PRECISION - 1));
-    let mut groups: Vec<[i32; 3]> = Vec::with_capacity(weights.most().div_ceil(SIDE) + 1);
+fn along_columns(source: &[u8], stride: usize, weights: &Weights, limbs: &Limbs, out: &mut Image) {
+    // Blocks begin at every fourth row: weights that begin elsewhere are moved, which may take one block more.
+    let mut moved = [const { Vec::new() }; 3];
     for (y, row) in out.pixels.chunks_exact_mut(out.width * 3).enumerate() {
-        let (first, taps) = weights.of(y);
-        groups.clear();
-        groups.resize((first % SIDE + taps.len()).div_ceil(SIDE), [0; 3]);
-        for (k, &weight) in taps.iter().enumerate() {
-            let at = first % SIDE + k;
-            for (limb, byte) in groups[at / SIDE].iter_mut().zip(limbs(weight)) {
-                *limb |= i32::from(byte) << (8 * (at % SIDE));
+        let (first, count) = weights.span(y);
+        let groups = (first % SIDE + count).div_ceil(SIDE);
+        for (moved, bytes) in moved.iter_mut().zip(&limbs.bytes) {
+            let mut bytes = bytes.iter().skip(y).step_by(limbs.stride);
+            let shift = 8 * (first % SIDE);
+            moved.clear();
+            let mut before = 0u64;
+            for _ in 0..groups {
+                let pair = u64::from(bytes.next().copied().unwrap_or(0)) << 32 | before;
+                moved.push(_mm512_set1_epi32((pair >> (32 - shift)) as i32));
+                before = pair >> 32;
             }
         }
-        let source = &source[first / SIDE * stride..][..groups.len() * stride];
-        for (step, out) in row.chunks_mut(64).enumerate() {
-            let mut sums = [[half, _mm512_setzero_si512(), _mm512_setzero_si512()]; 4];
-            for (weights, source) in groups.iter().zip(source.chunks_exact(stride)) {
-                let weights = weights.map(|w| _mm512_set1_epi32(w));
-                let (taps, _) = source[step * 256..step * 256 + 256].as_chunks::<64>();
-                for (sums, taps) in sums.iter_mut().zip(taps) {
-                    let taps = load(taps);
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = _mm512_dpbusd_epi32(*sum, taps, weight);
-                    }
+        let source = &source[first / SIDE * stride..][..groups * stride];
+        let moved = [&moved[0][..], &moved[1], &moved[2]];
+        match groups {
+            1 => row_of_columns::<1>(source, stride, moved, row),
+            2 => row_of_columns::<2>(source, stride, moved, row),
+            3 => row_of_columns::<3>(source, stride, moved, row),
+            _ => row_of_columns::<0>(source, stride, moved, row),
+        }
+    }
+}
+
+/// One row of the result, from blocks of `stride` bytes. `GROUPS` is the number of blocks, or 0 if it is not known when this is compiled.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn row_of_columns<const GROUPS: usize>(source: &[u8], stride: usize, weights: [&[__m512i]; 3], row: &mut [u8]) {
+    let in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let groups = if GROUPS == 0 { weights[0].len() } else { GROUPS };
+    let weights = weights.map(|limb| &limb[..groups]);
+    let source = &source[..groups * stride];
+    for (step, out) in row.chunks_mut(64).enumerate() {
+        assert!(step * 256 + 256 <= stride);
+        // SAFETY: a block has `stride` bytes, of which these are some, as was just asserted.
+        let taps = |group: usize, i: usize| unsafe { load_within(source, group * stride + step * 256 + i * 64) };
+        let mut kept = [[_mm512_setzero_si512(); GROUPS]; 4];
+        for (i, kept) in kept.iter_mut().enumerate() {
+            for (group, kept) in kept.iter_mut().enumerate() {
+                *kept = taps(group, i);
+            }
+        }
+        let mut sums = [_mm512_set1_epi32(HALF); 4];
+        for (limb, weights) in weights.iter().enumerate() {
+            for (group, weights) in weights.iter().enumerate() {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let taps = kept[i].get(group).copied().unwrap_or_else(|| taps(group, i));
+                    *sum = _mm512_dpbusd_epi32(*sum, taps, *weights);
                 }
             }
-            let [a, b, c, d] = sums.map(|sums| whole(sums));
-            let bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let bytes = _mm512_permutexvar_epi32(in_order, bytes);
-            match out.first_chunk_mut() {
-                Some(out) => store(out, bytes),
-                None => store_some(out, bytes),
+            for sum in &mut sums {
+                *sum = next_limb(*sum, limb);
             }
+        }
+        let [a, b, c, d] = sums;
+        let bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+        let bytes = _mm512_permutexvar_epi32(in_order, bytes);
+        match out.first_chunk_mut() {
+            Some(out) => store(out, bytes),
+            None => store_some(out, bytes),
         }
     }
 }
