@@ -1,6 +1,6 @@
 //! Which instruction set the inner loops use, and the loops that are written or compiled for each.
 //!
-//! The portable loops of this crate are plain Rust; [`vectorized!`] compiles them a second time for AVX2. What is worth it is written
+//! The portable loops of this crate are plain Rust; [`vectorized!`] compiles them for AVX2 and AVX-512 too. What is worth it is written
 //! again for AVX-512 with the byte permutes and byte products of Ice Lake and Zen 4, in `avx512`. All arithmetic is of integers, or of floats
 //! whose every rounding is the same, so that all three give the same bytes.
 //!
@@ -80,7 +80,7 @@ fn allowed(machine: Level, asked: Option<&str>) -> Level {
     }
 }
 
-/// Defines a function with a body that is compiled twice, for the baseline and for AVX2; its first argument is the [`Isa`] that chooses.
+/// Defines a function with a body that is compiled for the baseline, for AVX2 and for AVX-512; its first argument is the [`Isa`] that chooses.
 ///
 /// Everything that the body calls should be `#[inline(always)]`.
 macro_rules! vectorized {
@@ -99,6 +99,15 @@ macro_rules! vectorized {
                 #[allow(clippy::too_many_arguments)]
                 fn avx2($($arg: $type),*) {
                     body($($arg),*);
+                }
+                #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512($($arg: $type),*) {
+                    body($($arg),*);
+                }
+                if $isa.has_avx512() {
+                    // SAFETY: the machine has these parts of AVX-512: that is what the set says.
+                    return unsafe { avx512($($arg),*) };
                 }
                 if $isa.has_avx2() {
                     // SAFETY: the machine has AVX2: that is what the set says.
