@@ -10,23 +10,21 @@
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-use super::{load, load_at, load_some, store, store_some};
+use super::{load, load_few_within, load_some, store, store_few, store_some};
 use crate::ops::BoxFilter;
 use crate::simd::Isa;
 
 /// With a value in its lower bits it is the float 3 * 2^22 + value.
 const BASE: i32 = 0x4B40_0000;
-/// Elements of the rows that are blurred together, so that a pass is over before the next one reads what it wrote.
-const BATCH: usize = 1024;
 
 thread_local! {
-    /// Rows before and after a pass: memory only, no value outlives a call.
-    static LINES: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// Rows turned into columns: memory only, no value outlives a call.
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Blurs rows of `length` bytes; `false`, and nothing done, where the set or this file has not what it takes.
 pub(crate) fn blur(isa: Isa, pixels: &mut [u8], length: usize, filter: &BoxFilter) -> bool {
-    if !isa.has_avx512() || filter.radius > 1 {
+    if !isa.has_avx512() || filter.radius > 1 || length < 16 {
         return false;
     }
     // SAFETY: the machine has what the functions are compiled for: that is what the set says.
@@ -54,87 +52,109 @@ fn is_exact(filter: &BoxFilter) -> bool {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn blur_narrow(pixels: &mut [u8], length: usize, filter: &BoxFilter) {
     let far = _mm512_set1_ps(filter.far as f32 / 16_777_216.0);
-    let pass = |lines: &[u8], at: usize| {
-        let [a, v, b] = [at - 12, at, at + 12];
-        let (a, v, b) = (load_at(lines, a), load_at(lines, v), load_at(lines, b));
-        let (a, v, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(v), _mm512_castsi512_ps(b));
-        let difference = _mm512_add_ps(_mm512_sub_ps(a, v), _mm512_sub_ps(b, v));
-        _mm512_castps_si512(_mm512_fmadd_ps(difference, far, v))
-    };
-    along_rows(pixels, length, 3, |bytes| floats(bytes), pass, |values| bytes_of_floats(values));
     let passes = || [falling(far), falling(far), falling(far)];
-    along_columns(pixels, length, 1, |bytes| floats(bytes), passes, |values| bytes_of_floats(values));
+    let columns = |pixels: &mut [u8], length: usize| {
+        along_columns(pixels, length, 1, |bytes| floats(bytes), passes, |values| bytes_of_floats(values));
+    };
+    along_rows(pixels, length, columns);
+    columns(pixels, length);
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn blur_wide<const R: usize>(pixels: &mut [u8], length: usize, filter: &BoxFilter) {
     let weights = Weights::of(filter);
-    let pass = |lines: &[u8], at: usize| {
-        let (a, b, v) = (load_at(lines, at - 12), load_at(lines, at - 6), load_at(lines, at));
-        weights.mix::<R>([a, b, v, load_at(lines, at + 6), load_at(lines, at + 12)])
-    };
-    along_rows(pixels, length, 6, |bytes| words(bytes), pass, |values| bytes_of_words(values));
     let passes = || [sliding::<R>(weights), sliding::<R>(weights), sliding::<R>(weights)];
-    along_columns(pixels, length, 2, |bytes| words(bytes), passes, |values| bytes_of_words(values));
+    let columns = |pixels: &mut [u8], length: usize| {
+        along_columns(pixels, length, 2, |bytes| words(bytes), passes, |values| bytes_of_words(values));
+    };
+    along_rows(pixels, length, columns);
+    columns(pixels, length);
 }
 
-/// The passes along rows of `length` values, which are kept in `N` bytes, with `margin` of them repeated at both ends. `pass` gives the values at a byte of its lines.
+/// Runs `passes`, which go along columns, along the rows: 64 rows at a time are turned into columns of pixels, and back.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn along_rows<const N: usize>(
-    pixels: &mut [u8],
-    length: usize,
-    margin: usize,
-    widen: impl Fn(__m512i) -> [__m512i; N],
-    pass: impl Fn(&[u8], usize) -> __m512i,
-    narrow: impl Fn([__m512i; N]) -> __m512i,
-) {
-    let rows = (BATCH / length).max(1);
-    let stride = length + 2 * margin;
-    LINES.with_borrow_mut(|[lines, blurred]| {
-        for pixels in pixels.chunks_mut(rows * length) {
-            let rows = pixels.len() / length;
-            // A last vector and its neighbors may reach beyond the rows.
-            let size = (rows * stride + 256) * N;
-            lines.resize(size.max(lines.len()), 0);
-            blurred.resize(size.max(blurred.len()), 0);
-            for (r, row) in pixels.chunks_exact(length).enumerate() {
-                for (step, bytes) in row.chunks(64).enumerate() {
-                    let at = (r * stride + margin + step * 64) * N;
-                    let (to, _) = lines[at..at + 64 * N].as_chunks_mut();
-                    for (to, values) in to.iter_mut().zip(widen(load_some(bytes))) {
-                        store(to, values);
-                    }
-                }
-            }
-            for _ in 0..3 {
-                for r in 0..rows {
-                    let (first, last) = ((r * stride + margin) * N, (r * stride + margin + length - 3) * N);
-                    for k in 0..margin / 3 {
-                        lines.copy_within(first..first + 3 * N, r * stride * N + k * 3 * N);
-                        lines.copy_within(last..last + 3 * N, last + (k + 1) * 3 * N);
-                    }
-                }
-                let (mut at, end) = (margin * N, (rows * stride - margin) * N);
-                while at < end {
-                    let values = pass(lines, at);
-                    store(blurred[at..].first_chunk_mut().expect("there is room for a vector"), values);
-                    at += 64;
-                }
-                std::mem::swap(lines, blurred);
-            }
-            for (r, row) in pixels.chunks_exact_mut(length).enumerate() {
-                for (step, bytes) in row.chunks_mut(64).enumerate() {
-                    let at = (r * stride + margin + step * 64) * N;
-                    let mut values = [_mm512_setzero_si512(); N];
-                    for (values, from) in values.iter_mut().zip(lines[at..at + 64 * N].as_chunks().0) {
-                        *values = load(from);
-                    }
-                    store_some(bytes, narrow(values));
+fn along_rows(pixels: &mut [u8], length: usize, passes: impl Fn(&mut [u8], usize)) {
+    LINES.with_borrow_mut(|turned| {
+        turned.resize(length * 64, 0);
+        for rows in pixels.chunks_mut(length * 64) {
+            turn(rows, length, turned);
+            // A row of these is a pixel's three channels, of 64 rows each.
+            passes(turned, 3 * 64);
+            turn_back(turned, rows, length);
+        }
+    });
+}
+
+/// Where the blocks of 16 columns begin; the last one may begin within the one before it.
+#[inline(always)]
+fn blocks(length: usize) -> impl Iterator<Item = usize> {
+    (0..length).step_by(16).map(move |column| column.min(length - 16))
+}
+
+/// Up to 64 rows of `length` bytes as `length` rows of 64; where there are fewer, the last one is repeated.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn turn(rows: &[u8], length: usize, turned: &mut [u8]) {
+    let last = rows.len() / length - 1;
+    let starts: [usize; 64] = std::array::from_fn(|row| row.min(last) * length);
+    let room = rows.len() - 16;
+    for column in blocks(length) {
+        assert!(starts[63] + column <= room);
+        // SAFETY: no row begins after the last one, of which 16 bytes are there, as was just asserted.
+        let few = |row: usize| unsafe { load_few_within(rows, starts[row] + column) };
+        let mut vectors = [_mm512_setzero_si512(); 16];
+        for (row, vector) in vectors.iter_mut().enumerate() {
+            let first = _mm512_castsi128_si512(few(row));
+            let second = _mm512_inserti32x4::<1>(first, few(row + 16));
+            let third = _mm512_inserti32x4::<2>(second, few(row + 32));
+            *vector = _mm512_inserti32x4::<3>(third, few(row + 48));
+        }
+        transpose(&mut vectors);
+        let (to, _) = turned[column * 64..(column + 16) * 64].as_chunks_mut();
+        for (to, vector) in to.iter_mut().zip(vectors) {
+            store(to, vector);
+        }
+    }
+}
+
+/// The inverse of [`turn`].
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn turn_back(turned: &[u8], rows: &mut [u8], length: usize) {
+    for column in blocks(length) {
+        let mut vectors = [_mm512_setzero_si512(); 16];
+        for (vector, from) in vectors.iter_mut().zip(turned[column * 64..(column + 16) * 64].as_chunks().0) {
+            *vector = load(from);
+        }
+        transpose(&mut vectors);
+        for (row, &vector) in vectors.iter().enumerate() {
+            let quarters = [
+                _mm512_castsi512_si128(vector),
+                _mm512_extracti32x4_epi32::<1>(vector),
+                _mm512_extracti32x4_epi32::<2>(vector),
+                _mm512_extracti32x4_epi32::<3>(vector),
+            ];
+            for (quarter, few) in quarters.into_iter().enumerate() {
+                let at = (row + 16 * quarter) * length + column;
+                if let Some(to) = rows.get_mut(at..at + 16) {
+                    store_few(to.first_chunk_mut().expect("16 are there"), few);
                 }
             }
         }
-    });
+    }
+}
+
+/// Four blocks of 16 x 16 bytes, each in a quarter of 16 vectors, turned over.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn transpose(vectors: &mut [__m512i; 16]) {
+    // Four times, the first half is interleaved with the second: an index's bits, of row and column together, move round by one each time.
+    for _ in 0..4 {
+        let from = *vectors;
+        for i in 0..8 {
+            vectors[2 * i] = _mm512_unpacklo_epi8(from[i], from[i + 8]);
+            vectors[2 * i + 1] = _mm512_unpackhi_epi8(from[i], from[i + 8]);
+        }
+    }
 }
 
 /// The passes along the columns, 64 at a time and all three at once: each is given rows one by one, or the word that the last one is repeated, and gives a row
@@ -257,9 +277,9 @@ impl Weights {
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn scale(&self, sums: __m512i) -> __m512i {
-        let upper = _mm512_dpwssd_epi32(_mm512_setzero_si512(), sums, self.upper);
-        let lower = _mm512_dpwssd_epi32(_mm512_set1_epi32(1 << 23), sums, self.lower);
-        _mm512_srli_epi32::<24>(_mm512_add_epi32(_mm512_slli_epi32::<10>(upper), lower))
+        // Half of 2^24, as it is before it is moved up.
+        let upper = _mm512_dpwssd_epi32(_mm512_set1_epi32(1 << 13), sums, self.upper);
+        _mm512_srli_epi32::<24>(_mm512_dpwssd_epi32(_mm512_slli_epi32::<10>(upper), sums, self.lower))
     }
 }
 

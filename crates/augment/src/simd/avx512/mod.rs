@@ -55,6 +55,34 @@ unsafe fn load_within(bytes: &[u8], at: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().add(at).cast()) }
 }
 
+/// 16 bytes as a vector.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_few(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the reference is to 16 bytes; unaligned loads need no more.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// The 16 bytes at `at`.
+///
+/// # Safety
+/// They are all in `bytes`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn load_few_within(bytes: &[u8], at: usize) -> __m128i {
+    debug_assert!(at + 16 <= bytes.len());
+    // SAFETY: the bytes are in the slice, as the caller knows; unaligned loads need no more.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().add(at).cast()) }
+}
+
+/// Writes a vector of 16 bytes.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_few(bytes: &mut [u8; 16], vector: __m128i) {
+    // SAFETY: the reference is to 16 bytes; unaligned stores need no more.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) }
+}
+
 /// The first bytes of `bytes`, up to 64; zeros after them.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::cell::Cell;
 
-use super::load_some;
+use super::{load_few, load_some};
 use crate::ops::normalized;
 use crate::simd::Isa;
 
@@ -136,13 +136,6 @@ fn normalize_all<const FAST: bool, const PAST: bool>(
 fn normalized_16<const FAST: bool>(bytes: __m128i, full: Divisor, (mean, std): &(__m512, Divisor)) -> __m512 {
     let x = full.divide::<FAST>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
     std.divide::<FAST>(_mm512_sub_ps(x, *mean))
-}
-
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn load_few(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: the reference is to 16 bytes; unaligned loads need no more.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]
