@@ -26,7 +26,7 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("eval", "Evaluate a backbone: knn, linear"),
     ("embed", "Write the features of images to a file"),
     ("export", "Write a backbone for torchvision"),
-    ("preview", "Make a picture of the views that a recipe makes"),
+    ("preview", "Make a picture of the views that a recipe makes, or of each operation (--ops)"),
     ("stats", "Say what a data set's images are: channels, sizes, mean and deviation"),
     ("doctor", "Say what this machine and this build can do, and why not more"),
     ("draw", "Write the built-in data set out as image files"),

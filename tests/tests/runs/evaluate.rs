@@ -96,4 +96,8 @@ fn preview_is_a_picture() {
     let picture = image::open(folder.path("views.png")).unwrap();
     // Three rows of the image and 2 draws of 2 views, 32 pixels each.
     assert!(picture.width() >= 5 * 32 && picture.height() >= 3 * 32, "{} x {}", picture.width(), picture.height());
+    folder.run(words("preview --ops --out ops.png")).ended_with(0);
+    let sheet = image::open(folder.path("ops.png")).unwrap();
+    // Eight rows of up to nine strengths, enlarged to 96 pixels each.
+    assert!(sheet.width() >= 9 * 96 && sheet.height() >= 8 * 96, "{} x {}", sheet.width(), sheet.height());
 }

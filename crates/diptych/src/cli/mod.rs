@@ -37,7 +37,7 @@ enum Command {
     Embed(embed::Args),
     /// Write a backbone for another program.
     Export(export::Args),
-    /// Make a picture of the views that a recipe makes.
+    /// Make a picture of the views that a recipe makes, or of each operation at its strengths.
     Preview(preview::Args),
     /// Say what a data set's images are, and measure mean and deviation of each channel.
     Stats(stats::Args),

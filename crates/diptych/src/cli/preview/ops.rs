@@ -1,7 +1,7 @@
 //! Each operation alone, a row at its strengths.
 
 use diptych::augment::ops::CropBox;
-use diptych::augment::{Image, Jitter, JitterOp, Picture, PixelFormat, ViewParams, ViewRecipe};
+use diptych::augment::{Depth, Image, Jitter, JitterOp, Picture, PixelFormat, ViewParams, ViewRecipe};
 
 use super::eyes::Eyes;
 use super::sheet::{Row, Tile};
@@ -88,7 +88,10 @@ pub(crate) fn rows(image: &Picture, views: &[ViewRecipe]) -> Vec<Row> {
         rows.push(row("hue", hues.collect()));
     }
     rows.push(row("blur", sigmas.collect()));
-    rows.push(row("solarize", thresholds.collect()));
+    // Without a full scale there is nothing to invert at.
+    if image.format().depth != Depth::F32 {
+        rows.push(row("solarize", thresholds.collect()));
+    }
     rows.insert(0, row("", switches));
     rows
 }
@@ -180,7 +183,7 @@ mod tests {
         let raster = Raster::new(50, 30, 2, Samples::F32(samples)).unwrap();
         let rows = rows(&raster.into(), &Recipe::byol(24).views());
         let titles: Vec<&str> = rows.iter().map(|row| row.title.as_str()).collect();
-        assert_eq!(titles, ["", "crop", "brightness", "contrast", "blur", "solarize"]);
+        assert_eq!(titles, ["", "crop", "brightness", "contrast", "blur"]);
         let red = |tile: &Tile| tile.image.pixels.iter().step_by(3).map(|&v| u64::from(v)).sum::<u64>();
         let brightness: Vec<u64> = rows[2].tiles.iter().map(red).collect();
         assert!(brightness.is_sorted() && brightness[0] < brightness[8], "{brightness:?}");
