@@ -28,13 +28,14 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("export", "Write a backbone for torchvision"),
     ("preview", "Make a picture of the views that a recipe makes, or of each operation (--ops)"),
     ("stats", "Say what a data set's images are: channels, sizes, mean and deviation"),
+    ("pack", "Put the images of a data set into one file that is fast to train from"),
     ("doctor", "Say what this machine and this build can do, and why not more"),
     ("draw", "Write the built-in data set out as image files"),
     ("bench", "Time ops, losses, optim or step side by side with PyTorch (a binary of its own)"),
 ];
 
 /// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
-const RESERVED: &[&str] = &["import", "pack"];
+const RESERVED: &[&str] = &["import"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]

@@ -4,8 +4,8 @@ use crate::Stream;
 use crate::draw::ViewParams;
 use crate::image::Image;
 use crate::ops;
-use crate::raster::{PixelFormat, Raster, Samples, apply_raster, center_raster};
-use crate::recipe::ViewRecipe;
+use crate::raster::{PixelFormat, Raster, Samples, apply_raster, center_raster, resized_raster};
+use crate::recipe::{Interpolation, ViewRecipe};
 
 /// A picture as a data set gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +94,15 @@ impl Picture {
         match self {
             Self::Rgb(image) => Self::Rgb(ops::center_view(image, size)),
             Self::Raster(raster) => Self::Raster(center_raster(raster, size)),
+        }
+    }
+
+    /// The whole picture resampled to `width` x `height` with antialiasing (a side of zero is taken as 1), in the format that it has; see
+    /// [`crate::ops::resize`]. Other pictures than 8-bit RGB are resampled in f32, and integers rounded once.
+    pub fn resized(&self, width: usize, height: usize, interpolation: Interpolation) -> Self {
+        match self {
+            Self::Rgb(image) => Self::Rgb(ops::resize(image, width, height, interpolation)),
+            Self::Raster(raster) => Self::Raster(resized_raster(raster, width, height, interpolation)),
         }
     }
 

@@ -55,6 +55,9 @@ impl Dataset for Cached {
     fn key(&self, i: usize) -> u64 {
         self.base.key(i)
     }
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        self.base.encoded(i)
+    }
     fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         if let Some(image) = self.images[i].get() {
             return Ok(image.clone());

@@ -35,6 +35,15 @@ pub trait Dataset: Send + Sync {
         PixelFormat::RGB
     }
 
+    /// The image file of image `i` as it is stored, still encoded; `None` where the set keeps none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        let _ = i;
+        Ok(None)
+    }
+
     /// Whether there is no image at all.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -160,6 +169,9 @@ impl Dataset for Subset {
     }
     fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         self.base.shared(self.indices[i] as usize)
+    }
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        self.base.encoded(self.indices[i] as usize)
     }
 }
 

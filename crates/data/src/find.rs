@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::drawn::Synthetic;
 use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, OpenOptions, Reading, Splits, binary, list, npy, shards};
+use crate::{DataError, Dataset, ImageFolder, OpenOptions, Reading, Splits, binary, list, npy, packed, shards};
 
 /// Drawn images for training, unless a number is given.
 const DRAWN_TRAIN: usize = 10_000;
@@ -42,6 +42,9 @@ pub(crate) fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataErro
         // A pattern names no file itself.
         let Some(found) = shards::find::find(spec)? else { return Err(DataError::Missing { path: spec.into() }) };
         return of_shards(spec, found, reading);
+    }
+    if let Some(splits) = packed::open(spec)? {
+        return Ok(Found { splits, trained: vec![spec.into()] });
     }
     if let Some(splits) = binary::open(spec)? {
         return Ok(Found { splits, trained: Vec::new() });

@@ -145,6 +145,9 @@ impl Dataset for ImageFolder {
     fn get(&self, i: usize) -> Result<Picture, DataError> {
         self.within_format(i, decode_file(&self.path(i), Some(&self.name(i)), self.reading)?)
     }
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        read(&self.path(i)).map(Some).map_err(|reason| DataError::Decode { name: self.name(i), reason })
+    }
     fn label(&self, i: usize) -> Option<u32> {
         self.labels.as_ref().map(|labels| labels[i])
     }

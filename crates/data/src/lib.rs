@@ -13,8 +13,10 @@ mod finish;
 mod folder;
 mod list;
 mod loader;
+mod mmap;
 mod npy;
 mod open;
+mod packed;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pipeline;
@@ -42,6 +44,7 @@ pub use folder::ImageFolder;
 pub use loader::{Loader, LoaderConfig};
 pub use npy::ArrayImages;
 pub use open::{Channels, OpenOptions, open};
+pub use packed::{PackFormat, PackOptions, PackSummary, PackedImages, pack};
 pub use sampler::{Classes, Sampler, Sampling};
 pub use shards::Shards;
 pub use statistics::{Channel, Statistics, statistics};

@@ -79,7 +79,7 @@ impl Default for OpenOptions {
     }
 }
 
-/// Opens `spec`: the word `synthetic`, a folder, a file of a known format, a pattern of shards such as `shards-{000..012}.tar`, or
+/// Opens `spec`: the word `synthetic`, a folder, a file of a known format (a packed one is told by its content), a pattern of shards such as `shards-{000..012}.tar`, or
 /// `hf://owner/name[@revision][/subfolder]`. Reads lists, not images.
 ///
 /// Tar and Parquet files are [`Shards`](crate::Shards); in a folder of them, names such as `train-00000.parquet` or `val/000.tar` say the splits.
@@ -97,12 +97,21 @@ pub fn open(spec: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits, Dat
     if options.train_size == Some(0) || options.test_size == Some(0) {
         return Err(DataError::Invalid("data.train_size and data.test_size must be at least 1".into()));
     }
+    settle(gather(spec, options)?, options)
+}
+
+/// The images at `spec` as they lie there, before any are chosen, classes matched and images held out: what a packed file keeps.
+pub(crate) fn gather(spec: &Path, options: &OpenOptions) -> Result<Splits, DataError> {
     let mut found = find(spec, options)?;
     if let Some(test) = &options.test {
         replace_test(&mut found, test, options)?;
     }
-    let Found { mut splits, .. } = found;
-    check_formats(&splits, options.channels)?;
+    check_formats(&found.splits, options.channels)?;
+    Ok(found.splits)
+}
+
+/// The second half of [`open`], after [`gather`].
+pub(crate) fn settle(mut splits: Splits, options: &OpenOptions) -> Result<Splits, DataError> {
     if let Some(file) = &options.subset {
         let chosen = subset::named_in(splits.train.clone(), file)?;
         splits.notes.push(format!(
@@ -261,5 +270,8 @@ impl Dataset for Relabeled {
     }
     fn shared(&self, i: usize) -> Result<Arc<Picture>, DataError> {
         self.base.shared(i)
+    }
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        self.base.encoded(i)
     }
 }

@@ -6,7 +6,7 @@ mod view;
 use std::fmt;
 
 pub use view::apply_raster;
-pub(crate) use view::center_raster;
+pub(crate) use view::{center_raster, resized_raster};
 
 /// The most channels a picture may have.
 pub const MAX_CHANNELS: usize = 16;

@@ -62,6 +62,20 @@ pub(crate) fn center_raster(raster: &Raster, size: usize) -> Raster {
     Raster { width: size, height: size, channels: raster.channels, samples: Samples::F32(values) }
 }
 
+/// The whole of `raster` resampled to `width` x `height` (a side of zero is taken as 1), in f32, and rounded to the depth that it had.
+pub(crate) fn resized_raster(raster: &Raster, width: usize, height: usize, interpolation: Interpolation) -> Raster {
+    let crop = CropBox { x: 0, y: 0, width: raster.width, height: raster.height };
+    let source = (&raster.samples, raster.width, raster.channels);
+    let canvas = Canvas::resized_crop(source, crop, [width.max(1), height.max(1)], interpolation);
+    let Canvas { width, height, channels, values, .. } = canvas;
+    let samples = match raster.samples {
+        Samples::U8(_) => Samples::U8(values.iter().map(|value| (value * 255.0 + 0.5) as u8).collect()),
+        Samples::U16(_) => Samples::U16(values.iter().map(|value| (value * 65535.0 + 0.5) as u16).collect()),
+        Samples::F32(_) => Samples::F32(values),
+    };
+    Raster { width, height, channels, samples }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +159,21 @@ mod tests {
             }
             assert_eq!(center_raster(&raster, 5).samples.len(), 25 * channels);
         }
+    }
+
+    /// As the 8-bit operation, up to its rounding between the passes; and every depth keeps its numbers.
+    #[test]
+    fn a_picture_is_made_smaller_in_its_own_depth() {
+        let image = waves(61, 47);
+        let expected = crate::ops::resize(&image, 30, 20, Interpolation::Bilinear);
+        let small = resized_raster(&raster(&image), 30, 20, Interpolation::Bilinear);
+        let Samples::U8(pixels) = &small.samples else { panic!("8 bits stay 8 bits") };
+        assert_eq!((small.width, small.height, small.channels), (30, 20, 3));
+        assert!(pixels.iter().zip(&expected.pixels).all(|(a, b)| a.abs_diff(*b) <= 1));
+        let wide = Raster::new(4, 2, 1, Samples::U16(vec![0, 65535, 1, 1, 3, 65535, 5, 65533])).unwrap();
+        assert_eq!(resized_raster(&wide, 4, 2, Interpolation::Bilinear), wide, "the same size, the same numbers");
+        let real = Raster::new(2, 1, 1, Samples::F32(vec![-4.0, 8.0])).unwrap();
+        let Samples::F32(values) = resized_raster(&real, 1, 1, Interpolation::Bilinear).samples else { panic!("f32") };
+        assert_eq!(values, [2.0]);
     }
 }

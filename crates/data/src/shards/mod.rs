@@ -299,6 +299,9 @@ impl Dataset for Shards {
     fn get(&self, i: usize) -> Result<Picture, DataError> {
         decode(&self.name(i), &self.bytes(i)?, self.reading)
     }
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>, DataError> {
+        self.bytes(i).map(Some)
+    }
     fn label(&self, i: usize) -> Option<u32> {
         self.labels.as_ref().map(|labels| labels[i])
     }

@@ -192,3 +192,90 @@ fn a_file_that_is_not_there_is_an_image_that_cannot_be_decoded() {
     assert!(error.is_about_one_image());
     assert!(error.to_string().starts_with("image a/nowhere.jpg: cannot be read: "), "{error}");
 }
+
+/// Waves as a JPEG of 4:2:0, with the colors in scans of their own if `apart`; and the pixels.
+fn waves(width: usize, height: usize, apart: bool) -> (Vec<u8>, Vec<u8>) {
+    let value = |i: usize| {
+        let (x, y) = ((i / 3 % width) as f64, (i / 3 / width) as f64);
+        128.0 + 60.0 * ((x * 0.11 + (i % 3) as f64).sin() + (y * 0.07).cos())
+    };
+    let pixels: Vec<u8> = (0..width * height * 3).map(|i| value(i) as u8).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+    encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_2_2);
+    // Its way to measure the tables is to write one component after the other.
+    encoder.set_optimized_huffman_tables(apart);
+    encoder.encode(&pixels, width as u16, height as u16, jpeg_encoder::ColorType::Rgb).unwrap();
+    (bytes, pixels)
+}
+
+fn mean_difference(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+/// A decoder that reads such a file wrongly says nothing; so it must be refused, or read rightly.
+#[test]
+fn subsampled_colors_in_scans_of_their_own_never_become_noise() {
+    let (together, pixels) = waves(64, 48, false);
+    let near = |bytes: &[u8]| mean_difference(&decode("x", bytes, Reading::Rgb).unwrap().to_rgb().pixels, &pixels);
+    assert!(near(&together) < 3.0, "{}", near(&together));
+    let (apart, _) = waves(64, 48, true);
+    if cfg!(feature = "turbo") {
+        assert!(near(&apart) < 3.0, "{}", near(&apart));
+    } else {
+        assert!(refusal(&apart).contains("its colors lie in scans of their own"), "{}", refusal(&apart));
+    }
+}
+
+/// Whatever decodes JPEG in this build, the pixels are nearly those of zune-jpeg: the same transform, colors smoothed a little differently.
+#[test]
+fn jpeg_decoders_agree() {
+    for (width, height) in [(500, 375), (33, 17), (8, 1), (1, 1)] {
+        let (bytes, _) = waves(width, height, false);
+        let ours = decode("x", &bytes, Reading::Rgb).unwrap().to_rgb().pixels;
+        let other = image::load_from_memory(&bytes).unwrap().into_rgb8().into_raw();
+        let worst = ours.iter().zip(&other).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(
+            worst <= 8 && mean_difference(&ours, &other) < 0.6,
+            "{width}x{height}: {worst}, {}",
+            mean_difference(&ours, &other)
+        );
+        assert!(cfg!(feature = "turbo") || worst == 0);
+    }
+}
+
+/// Files with any bytes in the place of some of theirs, cut anywhere, read both ways: a picture of a size within bounds, or a sentence.
+#[test]
+fn no_bytes_make_decoding_panic() {
+    let names = [
+        "rgb.jpg",
+        "progressive.jpg",
+        "cmyk.jpg",
+        "orientation_6.jpg",
+        "gray16.png",
+        "alpha.webp",
+        "lzw.tif",
+        "animated.gif",
+        "rgb.bmp",
+    ];
+    let files: Vec<Vec<u8>> = names.iter().map(|name| std::fs::read(file(name)).unwrap()).collect();
+    bolero::check!().with_iterations(1500).with_type::<(u8, Vec<(u16, u8)>, u16, u8)>().for_each(
+        |(which, edits, cut, reading)| {
+            let mut bytes = files[usize::from(*which) % files.len()].clone();
+            let len = bytes.len();
+            edits.iter().for_each(|(at, value)| bytes[usize::from(*at) % len] = *value);
+            if cut % 4 == 0 {
+                bytes.truncate(usize::from(*cut) % len);
+            }
+            let reading = if *reading < 128 { Reading::Rgb } else { Reading::Channels(usize::from(reading % 5)) };
+            match decode("damaged", &bytes, reading) {
+                Ok(picture) => {
+                    let pixels = (picture.width() * picture.height()) as u64;
+                    assert!((1..=diptych_data::MAX_PIXELS).contains(&pixels) && picture.bytes() > 0);
+                }
+                Err(error) => assert!(error.is_about_one_image() && !error.to_string().contains('\n'), "{error}"),
+            }
+        },
+    );
+}

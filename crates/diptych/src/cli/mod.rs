@@ -5,6 +5,7 @@ mod draw;
 mod embed;
 mod eval;
 mod export;
+mod pack;
 mod preview;
 mod stats;
 mod sweep;
@@ -41,6 +42,8 @@ enum Command {
     Preview(preview::Args),
     /// Say what a data set's images are, and measure mean and deviation of each channel.
     Stats(stats::Args),
+    /// Put the images of a data set into one file that is fast to train from.
+    Pack(pack::Args),
     /// Say what this machine and this build can do, and why not more.
     Doctor(doctor::Args),
     /// Write images of the embedded data set as files.
@@ -65,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Export(args) => export::run(args).map(|()| 0),
         Command::Preview(args) => preview::run(args).map(|()| 0),
         Command::Stats(args) => stats::run(args).map(|()| 0),
+        Command::Pack(args) => pack::run(args).map(|()| 0),
         Command::Doctor(args) => doctor::run(&args).map(|()| 0),
         Command::Draw(args) => draw::run(args).map(|()| 0),
     };

@@ -12,7 +12,15 @@
 //! | EXIF orientation | applied |
 //! | GIF, animated WebP and PNG, pages of TIFF | the first picture |
 //!
-//! A JPEG that ends before its end marker is an error: decoders would fill the missing part with gray.
+//! A JPEG that ends before its end marker is an error: decoders would fill the missing part with gray. So is, without the feature `turbo`, one
+//! whose subsampled colors lie in scans of their own, which the decoder in use gets wrong.
+//!
+//! JPEGs are decoded by zune-jpeg, or with the feature `turbo` by libjpeg-turbo: 1.3 to 1.4 times as fast, pixels a few steps apart where
+//! colors change sharply.
+
+mod jpeg;
+#[cfg(feature = "turbo")]
+mod turbo;
 
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +29,8 @@ use std::path::Path;
 use diptych_augment::{Image, Picture};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+pub(crate) use jpeg::upright_jpeg;
 
 use crate::list::{display, path_bytes};
 use crate::{DataError, stored};
@@ -101,46 +111,34 @@ pub(crate) fn check_pixels(width: u32, height: u32) -> Result<(), String> {
 fn decode_any(bytes: &[u8], reading: Reading) -> Result<Picture, String> {
     let format = image::guess_format(bytes)
         .map_err(|_| "it is no JPEG, PNG, WebP, BMP, TIFF or GIF file, whatever its name says".to_owned())?;
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err("the JPEG data ends before the picture does (truncated file)".into());
-    }
+    let jpeg = if format == ImageFormat::Jpeg { Some(jpeg::inspect(bytes)?) } else { None };
     if let Reading::Channels(channels) = reading {
         return stored::decode(bytes, format, channels);
+    }
+    #[cfg(feature = "turbo")]
+    if let Some(jpeg) = &jpeg
+        && let Some(image) = turbo::decode(bytes, jpeg.orientation)?
+    {
+        return Ok(image.into());
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
     check_pixels(width, height)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let orientation = match jpeg {
+        // It was found on the way; asking the decoder would have it read the headers again.
+        Some(jpeg) => jpeg.orientation,
+        None => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+    };
+    let picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    turned(picture, orientation).map(Picture::from)
+}
+
+/// The 8-bit RGB pixels of a picture that is to be shown turned.
+fn turned(mut picture: DynamicImage, orientation: Orientation) -> Result<Image, String> {
     picture.apply_orientation(orientation);
     let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();
-    let image = Image::new(width as usize, height as usize, picture.into_raw()).map_err(|error| error.to_string())?;
-    Ok(image.into())
-}
-
-/// Whether the marker that ends a JPEG picture is there, outside of its headers (which may hold a whole thumbnail).
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    const END: u8 = 0xd9;
-    let mut at = 2;
-    loop {
-        // To the next marker: 0xff and a byte that is neither a stuffed zero, nor fill, nor a restart. Headers are
-        // jumped over by their length; the entropy-coded data after a scan header hold no other marker.
-        let Some(step) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else {
-            return false;
-        };
-        at += step + 1;
-        match bytes.get(at) {
-            None => return false,
-            Some(&END) => return true,
-            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
-            Some(0xff) => {}
-            Some(_) => {
-                let Some(&[high, low]) = bytes.get(at + 1..at + 3) else { return false };
-                at += 1 + usize::from(u16::from_be_bytes([high, low]));
-            }
-        }
-    }
+    Image::new(width as usize, height as usize, picture.into_raw()).map_err(|error| error.to_string())
 }
