@@ -62,12 +62,27 @@ fn saturation_on(isa: Isa, image: &mut Image, factor: f32) {
     saturate(isa, &mut image.pixels, factor);
 }
 
+/// Pixels per block: taken apart into channels, so that many are blended side by side.
+const BLOCK: usize = 64;
+
 vectorized! {
     fn saturate(isa: Isa, pixels: &mut [u8], factor: f32) {
         let (pixels, _) = pixels.as_chunks_mut::<3>();
-        for pixel in pixels {
-            let dull = luma(*pixel);
-            *pixel = pixel.map(|v| blend(dull, v, factor));
+        let mut channels = [[0u8; BLOCK]; 3];
+        for block in pixels.chunks_mut(BLOCK) {
+            for (i, pixel) in block.iter().enumerate() {
+                for c in 0..3 {
+                    channels[c][i] = pixel[c];
+                }
+            }
+            let [r, g, b] = &mut channels;
+            for i in 0..BLOCK {
+                let dull = luma([r[i], g[i], b[i]]);
+                [r[i], g[i], b[i]] = [r[i], g[i], b[i]].map(|v| blend(dull, v, factor));
+            }
+            for (i, pixel) in block.iter_mut().enumerate() {
+                *pixel = [channels[0][i], channels[1][i], channels[2][i]];
+            }
         }
     }
 }
@@ -83,8 +98,13 @@ fn blend_with_level(isa: Isa, image: &mut Image, level: u8, factor: f32) {
 
 #[inline(always)]
 fn blend(dull: u8, value: u8, factor: f32) -> u8 {
-    // Rust's `as` cuts off and truncates, which is what Pillow spells out.
-    (f32::from(dull) + factor * (f32::from(value) - f32::from(dull))) as u8
+    let out = f32::from(dull) + factor * (f32::from(value) - f32::from(dull));
+    // Cut off and truncated, as Pillow spells out and a cast would do one by one: adding 1.5 * 2^23 gives the nearest integer, which is in the lower bits.
+    const WHOLE: f32 = 12_582_912.0;
+    let cut = out.clamp(0.0, 255.0);
+    let nearest = (cut + WHOLE) - WHOLE;
+    let whole = nearest - if nearest > cut { 1.0 } else { 0.0 };
+    (whole + WHOLE).to_bits() as u8
 }
 
 #[cfg(test)]
@@ -149,6 +169,18 @@ mod tests {
             let expected = on(Isa::portable());
             for isa in Isa::available() {
                 assert!(on(isa) == expected, "{isa:?}, factor {factor}");
+            }
+        }
+    }
+
+    #[test]
+    fn blends_are_those_of_a_cast() {
+        let mut draws = crate::Stream::keyed(27, &[]);
+        let drawn: Vec<f32> = (0..60).map(|_| draws.range(0.0, 2.0) as f32).collect();
+        for factor in drawn.into_iter().chain([0.0, 0.5, 1.0, 2.0, 1e30, f32::INFINITY]) {
+            for (dull, value) in (0..=255).flat_map(|dull| (0..=255).map(move |value| (dull, value))) {
+                let expected = (f32::from(dull) + factor * (f32::from(value) - f32::from(dull))) as u8;
+                assert_eq!(blend(dull, value, factor), expected, "{dull}, {value}, {factor}");
             }
         }
     }

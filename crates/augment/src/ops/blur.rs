@@ -62,11 +62,11 @@ vectorized! {
         // The radii of sigma up to 2 (all published recipes) have loops of their own, without a running sum.
         match filter.radius {
             0 => {
-                rows(image, filter, taps::<0>);
+                rows(image, filter, taps::<3>);
                 columns(image, filter, stack::<3>);
             }
             1 => {
-                rows(image, filter, taps::<1>);
+                rows(image, filter, taps::<5>);
                 columns(image, filter, stack::<5>);
             }
             _ => {
@@ -94,16 +94,10 @@ fn rows(image: &mut Image, filter: &BoxFilter, pass: impl Fn(&[u8], &mut [u8], &
     }
 }
 
+/// A row is mixed with itself, moved by one pixel after the other. `L` is 2 (radius + 1) + 1.
 #[inline(always)]
-fn taps<const R: usize>(line: &[u8], row: &mut [u8], filter: &BoxFilter) {
-    let line = &line[..row.len() + 6 * (R + 1)];
-    for (i, out) in row.iter_mut().enumerate() {
-        let mut near = 0;
-        for tap in 0..=2 * R {
-            near += u32::from(line[i + 3 * (tap + 1)]);
-        }
-        *out = filter.mix(near, u32::from(line[i]) + u32::from(line[i + 6 * (R + 1)]));
-    }
+fn taps<const L: usize>(line: &[u8], row: &mut [u8], filter: &BoxFilter) {
+    stack::<L>(&std::array::from_fn(|k| &line[3 * k..]), row, filter);
 }
 
 /// The same for any radius: a running sum per channel.

@@ -16,6 +16,8 @@ pub use crop::{CropBox, center_crop, center_view};
 pub use flip::flip;
 pub use grayscale::grayscale;
 pub(crate) use grayscale::luma;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use hue::DOWN;
 pub use hue::hue;
 pub use normalize::normalize_into;
 pub(crate) use normalize::normalized;

@@ -1,16 +1,11 @@
 //! The turn of the hue in 16-bit integers.
 //!
-//! The floats of Pillow's conversions can be seen through. With max - min = range and the middle one of the three values at max - num, the hue is
-//! floor((85 k ± 85 num / range) / 2), where k and the sign depend on which channel is which; the saturation is floor(255 range / max); and what a
-//! channel becomes is value - value * s * f / 21675, rounded, where s is the saturation and f the distance, in 85ths, from a corner of the circle.
-//! Roundings of the floats decide only where (85 k ± 85 num / range) / 2 is a whole number: for some of these numbers ([`DOWN`]) the float is a
-//! little less, so that truncating takes one off. Everything else is far enough from a border.
-//!
-//! That this is so is tested for every color there is (`ops::hue`).
+//! The fractions are those that `ops::hue` explains, and tests for every color there is.
 
 use std::arch::x86_64::*;
 
 use super::{load_table, look_up, planes};
+use crate::ops::DOWN;
 use crate::simd::Isa;
 
 /// Turns the hue of all pixels by `shift` steps; `false`, and nothing done, where the set has not what it takes.
@@ -31,26 +26,6 @@ const RECIPROCALS: [[u8; 256]; 2] = {
         table[0][d] = reciprocal as u8;
         table[1][d] = (reciprocal >> 8) as u8;
         d += 1;
-    }
-    table
-};
-
-/// -1 for every hue that Pillow's floats come to from below, else 0.
-const DOWN: [u8; 256] = {
-    const FROM_BELOW: [u8; 33] = [
-        88, 92, 96, 100, 104, 129, 131, 133, 135, 137, 139, 141, 143, 145, 147, 149, 153, 157, 161, 165, 169, 173, 176,
-        177, 181, 184, 185, 189, 193, 197, 201, 205, 209,
-    ];
-    let mut table = [0; 256];
-    let mut hue = 1;
-    while hue < 32 {
-        table[hue] = 255;
-        hue += 1;
-    }
-    let mut i = 0;
-    while i < FROM_BELOW.len() {
-        table[FROM_BELOW[i] as usize] = 255;
-        i += 1;
     }
     table
 };
