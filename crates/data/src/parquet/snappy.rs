@@ -70,20 +70,23 @@ fn length(packed: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-/// Unpacks one run into `length` bytes; `None` if it is damaged.
-pub(crate) fn unpack(run: &[u8], length: usize) -> Option<Vec<u8>> {
-    // A run is a page of its own once its length is written before it.
-    let mut packed = Vec::with_capacity(run.len() + 5);
-    let mut rest = u32::try_from(length).ok()?;
+/// What makes a run of this unpacked length a page of its own: the length, to be written before it.
+pub(crate) fn head(length: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = length;
     while rest >= 0x80 {
-        packed.push(rest as u8 | 0x80);
+        bytes.push(rest as u8 | 0x80);
         rest >>= 7;
     }
-    packed.push(rest as u8);
-    packed.extend_from_slice(run);
-    let mut bytes = vec![0; length];
-    let written = snap::raw::Decoder::new().decompress(&packed, &mut bytes).ok()?;
-    (written == length).then_some(bytes)
+    bytes.push(rest as u8);
+    bytes
+}
+
+/// Unpacks one run, after its [`head`], into `length` bytes; `None` if it is damaged.
+pub(crate) fn unpack(page: &[u8], length: u32) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length as usize];
+    let written = snap::raw::Decoder::new().decompress(page, &mut bytes).ok()?;
+    (written == bytes.len()).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -96,7 +99,8 @@ mod tests {
         for (i, run) in runs.iter().enumerate() {
             let (end, next) =
                 runs.get(i + 1).map_or((bytes.len(), packed.len()), |run| (run.start as usize, run.at as usize));
-            let part = unpack(&packed[run.at as usize..next], end - run.start as usize).unwrap();
+            let length = (end - run.start as usize) as u32;
+            let part = unpack(&[&head(length), &packed[run.at as usize..next]].concat(), length).unwrap();
             assert!(part == bytes[run.start as usize..end], "run {i}");
         }
     }
@@ -144,7 +148,7 @@ mod tests {
         for bad in [&b""[..], &[0xff; 6], &[4, 0xf0], &[4, 1, 1], &[4, 12, 1, 2], &[2, 12, 1, 2, 3, 4]] {
             assert!(runs(bad, 4).is_none() && runs(bad, 2).is_none(), "{bad:?}");
         }
-        assert!(unpack(&[12, 1, 2], 4).is_none());
+        assert!(unpack(&[4, 12, 1, 2], 4).is_none() && unpack(&[3, 8, 1, 2, 3], 4).is_none());
     }
 
     /// Against the decoder of the format's own crate: both take a page or both refuse it.

@@ -90,11 +90,21 @@ fn unpacked(shard: &Source, segment: Segment, length: u64) -> Result<Vec<u8>, St
     if length > MAX_BYTES {
         return Err(format!("its compressed run becomes more than {} MiB", MAX_BYTES >> 20));
     }
-    let mut stored = vec![0; segment.stored as usize];
-    shard.read(segment.at, &mut stored).map_err(|error| format!("cannot be read: {error}"))?;
     #[cfg(feature = "parquet")]
-    return crate::parquet::snappy::unpack(&stored, length as usize)
-        .ok_or_else(|| "its compressed bytes are damaged, or changed since they were indexed".into());
+    {
+        use crate::parquet::snappy;
+        let length = length as u32;
+        let mut page = snappy::head(length);
+        let run = page.len();
+        page.resize(run + segment.stored as usize, 0);
+        shard.read(segment.at, &mut page[run..]).map_err(|error| format!("cannot be read: {error}"))?;
+        snappy::unpack(&page, length)
+            .ok_or_else(|| "its compressed bytes are damaged, or changed since they were indexed".into())
+    }
     #[cfg(not(feature = "parquet"))]
-    Err("this build reads no Parquet: build it with the feature parquet".into())
+    Err(format!(
+        "{} has {} compressed bytes here, and this build reads no Parquet: build it with the feature parquet",
+        shard.path().display(),
+        segment.stored
+    ))
 }

@@ -118,7 +118,11 @@ fn create(base: &Path) -> std::io::Result<NamedTempFile> {
     let folder = base.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Beside a shard the folder is there; in the cache it may not be.
     std::fs::create_dir_all(folder)?;
-    tempfile::Builder::new().prefix(".diptych-").tempfile_in(folder)
+    let mut builder = tempfile::Builder::new();
+    // Data are shared: others may read what is kept, as far as the user lets them.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".diptych-").tempfile_in(folder)
 }
 
 fn with(base: &Path, ending: &str) -> PathBuf {
@@ -194,7 +198,14 @@ mod tests {
         let places = Places::new(&path, stamp, Some(cache.clone()));
         assert!(places.load().is_none());
         places.save(&index, None);
-        assert!(folder.path().join("x.tar.diptych-index").is_file() && !cache.exists());
+        let kept = folder.path().join("x.tar.diptych-index");
+        assert!(kept.is_file() && !cache.exists());
+        // As readable as other new files are.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            assert_eq!(kept.metadata().unwrap().mode(), path.metadata().unwrap().mode());
+        }
         assert_eq!(places.load().unwrap(), (index.clone(), None));
         // A shard that was changed is another.
         std::fs::write(&path, b"other content").unwrap();
