@@ -94,7 +94,7 @@ impl Hub {
         self
     }
 
-    /// With a progress bar on standard error during downloads.
+    /// With a line on standard error that says how far a download is, where that is a terminal.
     pub fn with_progress(mut self, progress: bool) -> Self {
         self.progress = progress;
         self

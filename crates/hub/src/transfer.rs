@@ -4,11 +4,10 @@
 //! part of a path, and a download is complete only if its length, and its SHA-256 where the hub says one, are right.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
@@ -139,7 +138,7 @@ impl<'a> Client<'a> {
         }
         let mut file = OpenOptions::new().create(true).append(true).open(part)?;
         file.set_len(begin)?;
-        let bar = if self.progress { bar(total, begin, name) } else { ProgressBar::hidden() };
+        let mut line = Line { shown: self.progress && std::io::stderr().is_terminal(), name, total, last: None };
         let mut written = begin;
         let mut reader = response.into_body().into_reader();
         let mut buffer = vec![0; 1 << 16];
@@ -149,12 +148,12 @@ impl<'a> Client<'a> {
                 Ok(n) => {
                     file.write_all(&buffer[..n])?;
                     written += n as u64;
-                    bar.set_position(written);
+                    line.show(written);
                 }
                 Err(error) => break Err(error),
             }
         };
-        bar.finish_and_clear();
+        line.clear();
         match (end, total) {
             (Ok(()), None) => Ok(file.sync_all()?),
             (Ok(()), Some(total)) if written == total => Ok(file.sync_all()?),
@@ -247,14 +246,34 @@ fn extent(response: &Response<Body>) -> (u64, Option<u64>) {
     }
 }
 
-fn bar(total: Option<u64>, begin: u64, name: &str) -> ProgressBar {
-    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} ({eta})");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(name.rsplit('/').next().unwrap_or_default().to_owned());
-    bar.set_position(begin);
-    bar.reset_eta();
-    bar
+/// How far a download is, on one line of a terminal.
+struct Line<'a> {
+    shown: bool,
+    name: &'a str,
+    total: Option<u64>,
+    /// What was last shown, in steps of a hundredth or of ten megabytes.
+    last: Option<u64>,
+}
+
+impl Line<'_> {
+    fn show(&mut self, written: u64) {
+        let step = self.total.map_or(10_000_000, |total| total.div_ceil(100).max(1));
+        if !self.shown || self.last == Some(written / step) {
+            return;
+        }
+        self.last = Some(written / step);
+        let name = self.name.rsplit('/').next().unwrap_or_default();
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let of = self.total.map_or(String::new(), |total| format!(" of {:.1}", megabytes(total)));
+        // Nothing is lost where it cannot be shown.
+        let _ = write!(std::io::stderr(), "\rdownloading {name}: {:.1}{of} MB\x1b[K", megabytes(written));
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 #[cfg(test)]
