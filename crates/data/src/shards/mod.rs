@@ -8,7 +8,8 @@ pub(crate) mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use diptych_augment::{Picture, PixelFormat};
 use diptych_random::hash;
@@ -22,6 +23,8 @@ use store::{Places, Values};
 
 /// Shards up to this many are kept open: systems allow a process about a thousand files.
 const KEPT_OPEN: usize = 256;
+/// The most shards that are indexed at once: each may need the memory of a page.
+const MAX_THREADS: usize = 4;
 /// So many images are looked at to learn what is stored.
 const LOOKS: usize = 16;
 
@@ -95,8 +98,8 @@ impl Shards {
         let mut notes = Vec::new();
         let (mut shards, mut len) = (Vec::new(), 0);
         let mut fingerprint = Fingerprint::new("shards");
-        for path in files {
-            let (index, values) = indexed(path, cache.clone())?;
+        for (path, known) in files.iter().zip(index_all(files, &cache)) {
+            let (index, values) = known?;
             let cannot = |source| DataError::io("read", path, source);
             let source = Source::new(path.clone(), keep_open).map_err(cannot)?;
             let values = values.map(|path| Source::new(path, keep_open)).transpose().map_err(cannot)?;
@@ -163,8 +166,35 @@ impl Shards {
     }
 }
 
-/// The index of one shard, and the path of its unpacked values: read back, or made and kept.
-fn indexed(path: &Path, cache: Option<PathBuf>) -> Result<(Index, Option<PathBuf>), DataError> {
+/// An index, and the path of its unpacked values.
+type Indexed = (Index, Option<PathBuf>);
+
+/// The indexes of all files up to the first that fails, in their order. Pages are unpacked for them, so several are made at once.
+fn index_all(files: &[PathBuf], cache: &Option<PathBuf>) -> Vec<Result<Indexed, DataError>> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get()).min(MAX_THREADS);
+    let next = AtomicUsize::new(0);
+    let done: Vec<OnceLock<Result<Indexed, DataError>>> = files.iter().map(|_| OnceLock::new()).collect();
+    let work = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(path), Some(place)) = (files.get(i), done.get(i)) else { return };
+            let known = indexed(path, cache.clone());
+            if known.is_err() {
+                // Files are taken in order, so those before this one are at work and will be there.
+                next.store(files.len(), Ordering::Relaxed);
+            }
+            place.set(known).ok();
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads.min(files.len())).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    done.into_iter().map_while(OnceLock::into_inner).collect()
+}
+
+/// The index of one shard: read back, or made and kept.
+fn indexed(path: &Path, cache: Option<PathBuf>) -> Result<Indexed, DataError> {
     let cannot = |source| DataError::io("read", path, source);
     let file = File::open(path).map_err(cannot)?;
     let data = file.metadata().map_err(cannot)?;
@@ -175,6 +205,7 @@ fn indexed(path: &Path, cache: Option<PathBuf>) -> Result<(Index, Option<PathBuf
     if let Some(kept) = places.load() {
         return Ok(kept);
     }
+    #[cfg_attr(not(feature = "parquet"), allow(unused_mut))]
     let mut values = Values::new(&places);
     let mut index = match Kind::of(path) {
         Some(Kind::Tar) => crate::tar::index(path, &file, data.len())?,

@@ -132,12 +132,14 @@ fn with(base: &Path, ending: &str) -> PathBuf {
 }
 
 /// Values that are unpacked into a file while a shard is indexed; there is no file as long as there is no value.
+#[cfg_attr(not(feature = "parquet"), allow(dead_code))]
 pub(crate) struct Values<'a> {
     places: &'a Places,
     out: Option<(BufWriter<NamedTempFile>, &'a Path)>,
     len: u64,
 }
 
+#[cfg_attr(not(feature = "parquet"), allow(dead_code))]
 impl<'a> Values<'a> {
     pub(crate) fn new(places: &'a Places) -> Self {
         Self { places, out: None, len: 0 }

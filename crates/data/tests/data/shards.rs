@@ -258,6 +258,22 @@ fn a_lying_index_is_made_again() {
     assert!(error.is_about_one_image() && error.to_string().contains("cannot be read"), "{error}");
 }
 
+/// Shards are indexed side by side; that shows in nothing.
+#[test]
+fn of_many_shards_the_first_bad_one_is_named() {
+    let names: Vec<String> = (0..40).map(|i| format!("{i:02}.tar")).collect();
+    let root = folder(&names.iter().map(|name| ("gnu.tar", name.as_str())).collect::<Vec<_>>());
+    let (set, _) = shards(&root, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(numbers(&set), (0..240).map(|i| i % 6).collect::<Vec<_>>());
+    assert!(set.name(100).starts_with("16.tar/"));
+    for name in ["31.tar", "17.tar", "39.tar"] {
+        std::fs::write(root.path().join(name), "words").unwrap();
+    }
+    for _ in 0..10 {
+        assert!(sentence(root.path()).contains("17.tar"));
+    }
+}
+
 #[test]
 fn channels_are_those_that_are_stored() {
     let root = folder(&[("plain.parquet", "plain.parquet")]);
@@ -271,9 +287,13 @@ fn channels_are_those_that_are_stored() {
 /// Every cut and many changes of real files end in a sentence or in images, never in a panic.
 #[test]
 fn damaged_files_are_errors_or_images() {
-    for (name, step) in
-        [("odd.tar", 197), ("default.parquet", 7), ("groups.parquet", 23), ("second.parquet", 7), ("zstd.parquet", 17)]
-    {
+    for (name, step) in [
+        ("odd.tar", 397),
+        ("default.parquet", 23),
+        ("groups.parquet", 71),
+        ("second.parquet", 23),
+        ("zstd.parquet", 131),
+    ] {
         let root = folder(&[(name, name)]);
         let path = root.path().join(name);
         let good = std::fs::read(&path).unwrap();
