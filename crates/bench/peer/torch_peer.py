@@ -18,8 +18,10 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 import losses
+import operations
 import ops
 import optim
+import pipelines
 import steps
 import views
 from common import Unsupported, live_peak, reset_peak, set_precision, status
@@ -36,6 +38,8 @@ KINDS = {
     "sgd": optim.Optimizer,
     "ema": optim.Ema,
     "views": views.Views,
+    "operation": operations.Operation,
+    "pipeline": pipelines.Pipelines,
     "step": steps.Step,
 }
 
@@ -67,6 +71,9 @@ class Peer:
 
     def forget(self, request=None):
         """Drops the last case, and gives its memory back: the other program may need the room."""
+        for running in self.running.values():
+            if hasattr(running, "close"):
+                running.close()
         self.running, self.inputs = {}, None
         if "torch._dynamo" in sys.modules:
             # What was compiled for the last case's shapes must not make the next one's dynamic.

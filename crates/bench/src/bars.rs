@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::case::OWN;
 use crate::report::Row;
 
 /// What is held against a bar.
@@ -11,6 +12,8 @@ pub(crate) enum Measure {
     Best,
     /// Our speed over that of the best of the peer's variants whose names begin so.
     Variant(&'static str),
+    /// Our speed over that of the best of the peer's variants whose names do not begin so.
+    Except(&'static str),
     /// The share of the bandwidth of a plain copy, measured in the same call, at which we move what must be moved.
     Bandwidth,
     /// Our speed, in the case's unit.
@@ -46,6 +49,11 @@ impl Bar {
         Self { what: what.into(), measure, at_least }
     }
 
+    /// Whether it is about this variant, which then has all its turns.
+    pub(crate) fn names(&self, variant: &str) -> bool {
+        matches!(self.measure, Measure::Variant(prefix) if variant.starts_with(prefix))
+    }
+
     /// What a row says about it.
     pub(crate) fn judge(&self, row: &Row) -> Verdict {
         let value = match self.measure {
@@ -53,6 +61,11 @@ impl Bar {
             Measure::Variant(prefix) => {
                 let ratios = row.variants.iter().filter(|v| v.variant.starts_with(prefix)).filter_map(|v| v.ratio);
                 ratios.reduce(f64::min)
+            }
+            Measure::Except(prefix) => {
+                let others =
+                    row.variants.iter().filter(|v| !v.variant.starts_with(prefix) && !v.variant.starts_with(OWN));
+                others.filter_map(|v| v.ratio).reduce(f64::min)
             }
             Measure::Bandwidth => row.floor_share,
             Measure::Speed => row.ours,
@@ -102,12 +115,14 @@ mod tests {
             rounds: 7,
             peak_bytes: None,
             note: None,
+            decibels: None,
         };
         let variants = vec![
             variant("eager", Some(1.5)),
             variant("compile", Some(1.2)),
             variant("compile_max", Some(1.1)),
             variant("other", None),
+            variant("ours_before", Some(0.9)),
         ];
         Row {
             ours: Some(9000.0),
@@ -130,9 +145,18 @@ mod tests {
         // The best of the compiled ones is the one that leaves us the least.
         assert_eq!(judge(Measure::Variant("compile"), 1.1), (Some(1.1), Some(true)));
         assert_eq!(judge(Measure::Variant("other"), 1.0), (None, None));
+        // Neither those that are named nor ours.
+        assert_eq!(judge(Measure::Except("compile"), 1.5), (Some(1.5), Some(true)));
         assert_eq!(judge(Measure::Bandwidth, 0.8), (Some(0.75), Some(false)));
         assert_eq!(judge(Measure::Speed, 10_000.0), (Some(9000.0), Some(false)));
         assert_eq!(judge(Measure::Memory(1000.0), 1.0), (Some(2.0), Some(true)));
+    }
+
+    #[test]
+    fn a_bar_names_the_variants_that_it_is_about() {
+        let names = |measure, variant| Bar::new("a", measure, 1.0).names(variant);
+        assert!(names(Measure::Variant("compile"), "compile_max") && !names(Measure::Variant("compile"), "eager"));
+        assert!(!names(Measure::Best, "eager") && !names(Measure::Except("eager"), "eager"));
     }
 
     #[test]

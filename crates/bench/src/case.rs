@@ -129,7 +129,28 @@ pub(crate) enum Memory {
     Live,
     /// The resident set of a process that does nothing else, above what it is after loading the libraries. On a GPU as [`Self::Live`].
     Resident,
+    /// As [`Self::Live`], of ours alone: the peer's is in processes and libraries that keep no count.
+    Ours,
+    /// What a process of ours that does nothing else holds that is no file (`RssAnon`), at most, above what it held before the files were opened.
+    Anonymous,
 }
+
+impl Memory {
+    /// The word for it in the JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live | Self::Ours => "live",
+            Self::Resident => "resident",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
+/// How the names of our own runners begin that are timed beside ours, as bars know them.
+pub(crate) const OWN: &str = "ours_";
+
+/// A runner with a name that begins with [`OWN`].
+pub(crate) type Named = (&'static str, Box<dyn Runner>);
 
 /// One row to be: plain data, so that a list of hundreds costs nothing.
 pub(crate) trait Case {
@@ -149,13 +170,27 @@ pub(crate) trait Case {
     fn tolerance(&self) -> Tolerance {
         Tolerance::of(self.precision())
     }
+    /// For outputs that are pictures of u8: how near they must be to a variant's, as the ratio of the largest value's power to that of their
+    /// difference, in dB. It takes the place of [`Self::tolerance`].
+    fn decibels(&self, variant: &str) -> Option<f64> {
+        let _ = variant;
+        None
+    }
+    /// Others of ours that take turns with it, after their outputs were compared too.
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    fn rivals(&self, device: &Device) -> Result<Vec<Named>> {
+        let _ = device;
+        Ok(Vec::new())
+    }
     /// How its peak memory is measured; [`Memory::Resident`] gives each variant of the peer a process of its own.
     fn memory(&self) -> Memory {
         Memory::Live
     }
-    /// What the peer has to know, beside the inputs: `kind` names its implementation.
+    /// What the peer has to know, beside the inputs: `kind` names its implementation. Asked for after [`Self::build`].
     fn spec(&self) -> Value;
-    /// What the peer tries.
+    /// What the peer tries; nothing where ours is timed without one.
     fn variants(&self) -> Vec<&'static str>;
     /// The floor.
     fn work(&self) -> Work;

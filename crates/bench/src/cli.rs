@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, DeviceLocation};
@@ -10,13 +11,14 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::bars;
-use crate::case::{Case, Scale};
+use crate::case::{Case, Memory, Runner, Scale};
 use crate::dictionary;
 use crate::machine::Machine;
 use crate::memory;
 use crate::peer::{Choice, Python};
 use crate::report::{self, Report, Row};
 use crate::session::{Session, Untimed, sentence, untimed};
+use crate::setting::{Scratch, Setting};
 use crate::suites::{SUITES, Suite};
 
 /// Time Diptych against another program
@@ -52,7 +54,7 @@ struct Cli {
     /// Write the results here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A Python with torch, torchvision, lightly, safetensors and numpy, instead of an environment made for it
+    /// A Python with the packages of crates/bench/peer/requirements.txt, instead of an environment made for it
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Where the environment with the peer's packages is, or shall be made
@@ -70,6 +72,12 @@ struct Cli {
     /// `dictionary` only: where the picture goes
     #[arg(long, value_name = "FILE.html", default_value = "runs/bench-dictionary.html")]
     picture: PathBuf,
+    /// `loader` only: MB of the packed file of which an epoch's memory is measured
+    #[arg(long, value_name = "MB", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..))]
+    packed_mb: u32,
+    /// `loader` only: where the files go that are read, which stay there; otherwise a temporary folder, which is removed
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Run the one case of this name alone and print its resident peak as JSON; what a call does to itself
     #[arg(long, value_name = "CASE", hide = true)]
     memory_of: Option<String>,
@@ -97,6 +105,11 @@ impl Cli {
             None if device.is_cuda() => Scale::Gpu,
             None => Scale::Cpu,
         }
+    }
+
+    fn setting(&self, threads: usize, device: &Device) -> Setting {
+        let scratch = Arc::new(Scratch::new(self.scratch.clone()));
+        Setting { scale: self.scale(device), threads, packed_bytes: u64::from(self.packed_mb) * 1_000_000, scratch }
     }
 }
 
@@ -164,7 +177,8 @@ fn dictionaries(cli: &Cli, device: &Device) -> Result<bool> {
 fn run(cli: &Cli, suite: &Suite, device: &Device) -> Result<bool> {
     let threads = set_threads(cli.threads)?;
     let scale = cli.scale(device);
-    let cases = chosen((suite.cases)(scale), &cli.filter)?;
+    let setting = cli.setting(threads, device);
+    let cases = chosen((suite.cases)(&setting), &cli.filter)?;
     let choice = cli.python.clone().map_or_else(|| Choice::Environment(cli.venv.clone()), Choice::Given);
     let launcher = match cli.peer {
         PeerName::Torch => Python::new(&choice)?,
@@ -175,7 +189,7 @@ fn run(cli: &Cli, suite: &Suite, device: &Device) -> Result<bool> {
         eprintln!("{warning}");
     }
     let device_name = name_of(device);
-    let resident = |name: &str| in_process_of_its_own(cli, threads, name);
+    let resident = |name: &str| in_process_of_its_own(cli, &setting, name);
     let mut session = Session {
         launcher: &launcher,
         machine: &machine,
@@ -271,27 +285,38 @@ fn chosen(cases: Vec<Box<dyn Case>>, filter: &str) -> Result<Vec<Box<dyn Case>>>
 
 /// Runs a case three times and prints what the process held at most.
 fn alone(cli: &Cli, suite: &Suite, name: &str, device: &Device) -> Result<bool> {
-    let before = memory::resident();
-    set_threads(cli.threads)?;
-    let case = (suite.cases)(cli.scale(device)).into_iter().find(|case| case.name() == name);
+    let before = [memory::resident(), memory::anonymous()];
+    let threads = set_threads(cli.threads)?;
+    let case = (suite.cases)(&cli.setting(threads, device)).into_iter().find(|case| case.name() == name);
     let case = case.with_context(|| format!("no case is called {name}"))?;
-    let mut runner = case.build(device)?;
-    memory::reset_peak();
-    for _ in 0..3 {
-        runner.reset(1)?;
-        runner.run()?;
-    }
-    let resident = memory::peak_resident();
-    let peak = resident.zip(before).map(|(peak, before)| peak.saturating_sub(before));
-    println!("{}", json!({ "peak": peak, "resident": resident }));
+    let thrice = |runner: &mut dyn Runner| -> Result<()> {
+        for _ in 0..3 {
+            runner.reset(1)?;
+            runner.run()?;
+        }
+        Ok(())
+    };
+    let above = |peak: Option<u64>, before: Option<u64>| peak.zip(before).map(|(a, b)| a.saturating_sub(b));
+    let peak = if case.memory() == Memory::Anonymous {
+        let peak = memory::anonymous_peak(|| thrice(case.build(device)?.as_mut()))?;
+        above(peak, before[1])
+    } else {
+        let mut runner = case.build(device)?;
+        memory::reset_peak();
+        thrice(runner.as_mut())?;
+        above(memory::peak_resident(), before[0])
+    };
+    println!("{}", json!({ "peak": peak, "resident": memory::peak_resident() }));
     Ok(true)
 }
 
 /// Starts this binary again for [`alone`].
-fn in_process_of_its_own(cli: &Cli, threads: usize, name: &str) -> Result<Value> {
+fn in_process_of_its_own(cli: &Cli, setting: &Setting, name: &str) -> Result<Value> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    command.args([&cli.suite, "--device", &cli.device, "--memory-of", name, "--threads", &threads.to_string()]);
+    let threads = setting.threads.to_string();
+    command.args([&cli.suite, "--device", &cli.device, "--memory-of", name, "--threads", &threads]);
+    command.args(["--packed-mb", &cli.packed_mb.to_string(), "--scratch"]).arg(setting.scratch.folder()?);
     if let Some(scale) = cli.scale.and_then(|scale| scale.to_possible_value()) {
         command.args(["--scale", scale.get_name()]);
     }

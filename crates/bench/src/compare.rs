@@ -37,6 +37,36 @@ pub(crate) fn equal(ours: &Tensors, theirs: &Tensors, tolerance: Tolerance) -> R
     Ok(())
 }
 
+/// The least dB of any tensor of pictures, which are u8 on both sides; 100 where they are equal, or nearly.
+///
+/// # Errors
+/// As [`equal`], where they are further apart than `least`.
+pub(crate) fn pictures(ours: &Tensors, theirs: &Tensors, least: f64) -> Result<f64> {
+    let far = Tolerance { norm: f64::INFINITY, largest: f64::INFINITY };
+    equal(ours, theirs, far)?;
+    let mut found = MOST_DECIBELS;
+    for (name, a) in ours {
+        let (a, b) = (bytes(name, a)?, bytes(name, &theirs[name])?);
+        let sum: f64 = a.par_iter().zip(&b).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        let mean = sum / a.len().max(1) as f64;
+        found = found.min(10.0 * (255.0 * 255.0 / mean).log10());
+        if found < least {
+            bail!("{name} is {found:.1} dB from the peer's, at least {least:.0} are asked for")
+        }
+    }
+    Ok(found)
+}
+
+/// Where pictures are as good as equal.
+const MOST_DECIBELS: f64 = 100.0;
+
+fn bytes(name: &str, t: &Tensor) -> Result<Vec<u8>> {
+    if t.dtype() != DType::U8 {
+        bail!("{name} holds {:?}, pictures hold u8", t.dtype())
+    }
+    Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+}
+
 fn values(t: &Tensor) -> Result<Vec<f32>> {
     Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
@@ -85,6 +115,20 @@ mod tests {
         assert!(message(&tensors("y", &[1e-30, 0.0]), &zeros).contains("differs"));
         let nan = tensors("y", &[f32::NAN, 0.0]);
         assert!(message(&nan, &nan).contains("not finite"));
+    }
+
+    /// One of 4 values is 10 off: 10 log10(255^2 / 25).
+    #[test]
+    fn pictures_are_compared_in_decibels() {
+        let of = |values: &[u8]| -> Tensors { [("y".into(), Tensor::new(values, &Device::Cpu).unwrap())].into() };
+        let ours = of(&[0, 100, 200, 255]);
+        assert_eq!(pictures(&ours, &ours, 90.0).unwrap(), 100.0);
+        let found = pictures(&ours, &of(&[0, 110, 200, 255]), 34.0).unwrap();
+        assert!((found - 34.151).abs() < 1e-3, "{found}");
+        let text = pictures(&ours, &of(&[0, 90, 200, 255]), 35.0).unwrap_err().to_string();
+        assert_eq!(text, "y is 34.2 dB from the peer's, at least 35 are asked for");
+        assert!(pictures(&ours, &of(&[0, 100]), 0.0).is_err());
+        assert!(pictures(&tensors("y", &[0.5]), &tensors("y", &[0.5]), 0.0).unwrap_err().to_string().contains("F32"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bars;
 mod case;
 mod cli;
 mod compare;
+mod contestant;
 mod dictionary;
 mod input;
 mod machine;
@@ -17,6 +18,7 @@ mod method;
 mod peer;
 mod report;
 mod session;
+mod setting;
 mod suites;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! How much memory a process holds, where the system tells (Linux), and how much a run needs.
 
-use anyhow::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
 use candle_core::Device;
 use diptych_kernels::{CountingAllocator, device};
 
@@ -35,6 +38,30 @@ pub(crate) fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
+/// Bytes of physical memory of this process that belong to no file.
+pub(crate) fn anonymous() -> Option<u64> {
+    status("RssAnon:")
+}
+
+/// The most of them during `run`, by a look every few milliseconds.
+pub(crate) fn anonymous_peak(run: impl FnOnce() -> Result<()>) -> Result<Option<u64>> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = anonymous();
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+                most = most.max(anonymous());
+            }
+            most
+        });
+        let ran = run();
+        done.store(true, Ordering::Relaxed);
+        let most = watcher.join().map_err(|_| anyhow!("the thread that watches memory panicked"))?;
+        ran.map(|()| most)
+    })
+}
+
 fn status(key: &str) -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?, key)
 }
@@ -64,5 +91,13 @@ mod tests {
         let before = peak_resident().unwrap();
         drop(std::hint::black_box(vec![1u8; 64 << 20]));
         assert!(peak_resident().unwrap() >= before + (60 << 20));
+        let before = anonymous().unwrap();
+        let peak = anonymous_peak(|| {
+            let held = std::hint::black_box(vec![1u8; 64 << 20]);
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+            Ok(())
+        });
+        assert!(peak.unwrap().unwrap() >= before + (60 << 20));
     }
 }

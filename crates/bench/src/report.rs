@@ -24,6 +24,9 @@ pub(crate) struct Variant {
     /// Why it has no time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
+    /// How near its pictures are to ours, in dB; 100 where they are equal, or nearly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) decibels: Option<f64>,
 }
 
 /// One case.
@@ -61,7 +64,7 @@ pub(crate) struct Row {
     pub(crate) rounds: usize,
     /// What it should reach, and whether it did.
     pub(crate) bars: Vec<Verdict>,
-    /// How memory was measured: `live` or `resident`.
+    /// How memory was measured: `live`, `resident` or `anonymous`.
     pub(crate) memory: &'static str,
     /// Our live bytes by the counting allocator, where `memory` is `resident`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,6 +199,7 @@ mod tests {
             rounds: 7,
             peak_bytes: Some(2_000_000),
             note: None,
+            decibels: None,
         };
         Row {
             case: "conv_a".into(),

@@ -1,19 +1,22 @@
 //! One call: every case is checked against the peer, then timed in turns with it.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use serde_json::Value;
 
-use crate::case::{Case, Memory, Precision, Runner, Tensors};
+use crate::case::{Case, Memory, Named, Precision, Runner, Tensors};
 use crate::compare;
+use crate::contestant::{Contestant, best};
 use crate::machine::Machine;
-use crate::measure::{self, PAUSE, median};
+use crate::measure::{self, median};
 use crate::memory;
-use crate::peer::{Launcher, Peer, PeerMemory, Unsupported};
+use crate::peer::{Launcher, Peer, Unsupported};
 use crate::report::{Row, Variant};
 
-/// A variant that is this much slower than the best after [`TRIAL`] rounds has no more turns, where turns are long.
+/// A variant that is this much slower than the best after [`TRIAL`] rounds has no more turns, where ours are long.
 const HOPELESS: f64 = 1.25;
+/// The same where its own are.
+const FAR_BEHIND: f64 = 3.0;
 const TRIAL: usize = 3;
 /// A run that takes longer than this is long, in seconds.
 const LONG: f64 = 0.5;
@@ -41,17 +44,6 @@ pub(crate) enum Untimed {
     NotSupported(String),
     /// It is wrong, or something broke.
     Failed(String),
-}
-
-/// A variant on its way through the rounds.
-struct Contestant {
-    name: &'static str,
-    /// Where it runs, as an index; all the same unless each has a process of its own.
-    peer: usize,
-    estimate: f64,
-    times: Vec<f64>,
-    memory: PeerMemory,
-    note: Option<String>,
 }
 
 impl Session<'_> {
@@ -82,6 +74,7 @@ impl Session<'_> {
         let mut own = Vec::new();
         let apart = self.apart(case);
         let mut contestants = self.check(case, inputs, outputs, &mut own)?;
+        contestants.extend(self.rivals(case, outputs)?);
         let shared = self.peer.as_mut().map(std::slice::from_mut).unwrap_or_default();
         let peers = if own.is_empty() { shared } else { &mut own[..] };
 
@@ -89,39 +82,46 @@ impl Session<'_> {
         let live = memory::live_peak(self.device, || runner.run())?;
         let estimate = measure::time(runner, self.device, 1)?;
         for c in contestants.iter_mut().filter(|c| c.note.is_none()) {
-            c.estimate = median(&peers[c.peer].time(c.name, 1, true)?);
+            c.estimate = c.estimate(peers, self.device)?;
         }
-        let mut ours = Vec::new();
+        let (mut ours, bars) = (Vec::new(), case.bars());
         for round in 0..self.rounds {
             ours.push(measure::turn(runner, self.device, estimate)?);
-            let best = contestants.iter().map(|c| median(&c.times)).fold(f64::INFINITY, f64::min);
+            let peer = contestants.iter().filter(|c| c.rival.is_none());
+            let best = peer.map(|c| median(&c.times)).fold(f64::INFINITY, f64::min);
             for c in contestants.iter_mut().filter(|c| c.note.is_none()) {
-                if round >= TRIAL && estimate > LONG && median(&c.times) > HOPELESS * best {
+                let behind = median(&c.times) / best;
+                let hopeless = (estimate > LONG && behind > HOPELESS) || (c.estimate > LONG && behind > FAR_BEHIND);
+                if round >= TRIAL && hopeless && !bars.iter().any(|bar| bar.names(c.name)) {
                     continue;
                 }
-                std::thread::sleep(PAUSE);
-                let repeats = measure::repeats(c.estimate, peers[c.peer].together);
-                let times = peers[c.peer].time(c.name, repeats, measure::warms_up(c.estimate));
-                c.times.push(median(&times.with_context(|| c.name.to_string())?));
+                let time = c.turn(peers, self.device).with_context(|| c.name.to_string())?;
+                c.times.push(time);
             }
         }
-        let peer_name = peers.first().map(|peer| peer.name.clone()).unwrap_or_default();
-        let best = best(&contestants).context("the peer runs none of its variants")?;
-        if !apart {
-            contestants[best].memory = peers[contestants[best].peer].memory(contestants[best].name)?;
+        let best = best(&contestants);
+        if best.is_none() && !contestants.is_empty() {
+            bail!("the peer runs none of its variants")
+        }
+        let mut peer_name = String::new();
+        if let Some(c) = best.map(|best| &mut contestants[best]) {
+            peer_name = if c.rival.is_some() { "diptych".into() } else { peers[c.peer].name.clone() };
+            if case.memory() == Memory::Live || (case.memory() == Memory::Resident && !apart) {
+                c.memory = peers[c.peer].memory(c.name)?;
+            }
         }
         drop(own);
         let mut row = self.row(case, &ours, &contestants, best);
         row.peer = peer_name;
         row.ours_peak_bytes = live;
-        if apart {
+        if apart || case.memory() == Memory::Anonymous {
             let answer = (self.resident)(&case.name())?;
             row.ours_peak_bytes = answer["peak"].as_u64();
             row.ours_process_bytes = answer["resident"].as_u64();
             row.ours_live_bytes = live;
-            row.peer_process_bytes = contestants[best].memory.resident;
+            row.peer_process_bytes = best.and_then(|best| contestants[best].memory.resident);
         }
-        row.bars = case.bars().iter().map(|bar| bar.judge(&row)).collect();
+        row.bars = bars.iter().map(|bar| bar.judge(&row)).collect();
         Ok(row)
     }
 
@@ -140,6 +140,9 @@ impl Session<'_> {
     ) -> Result<Vec<Contestant>> {
         let mut contestants = Vec::new();
         let apart = self.apart(case);
+        if case.variants().is_empty() {
+            return Ok(contestants);
+        }
         if !apart {
             if self.peer.is_none() {
                 self.peer = Some(Peer::start(self.launcher, self.threads, self.peer_device)?);
@@ -157,12 +160,9 @@ impl Session<'_> {
             if apart {
                 current.prepare(case, &inputs, true)?;
             }
-            let mut c =
-                Contestant { name, peer, estimate: 0.0, times: Vec::new(), memory: PeerMemory::default(), note: None };
+            let mut c = Contestant::new(name, peer);
             match current.outputs(name) {
-                Ok(theirs) => {
-                    compare::equal(outputs, &theirs, case.tolerance()).map_err(|error| anyhow!("{name}: {error}"))?
-                }
+                Ok(theirs) => c.decibels = held_to(case, name, outputs, &theirs)?,
                 Err(error) if error.is::<Unsupported>() => c.note = Some(format!("{error}")),
                 Err(error) => return Err(error.context(name)),
             }
@@ -174,11 +174,20 @@ impl Session<'_> {
         Ok(contestants)
     }
 
+    /// Those of ours, after a look at what they make.
+    fn rivals(&self, case: &dyn Case, outputs: &Tensors) -> Result<Vec<Contestant>> {
+        let rival = |(name, mut runner): Named| {
+            let decibels = held_to(case, name, outputs, &runner.outputs()?)?;
+            Ok(Contestant { decibels, rival: Some(runner), ..Contestant::new(name, 0) })
+        };
+        case.rivals(self.device)?.into_iter().map(rival).collect()
+    }
+
     fn shared(&mut self) -> Result<&mut Peer> {
         self.peer.as_mut().context("no peer is running")
     }
 
-    fn row(&self, case: &dyn Case, ours: &[f64], contestants: &[Contestant], best: usize) -> Row {
+    fn row(&self, case: &dyn Case, ours: &[f64], contestants: &[Contestant], best: Option<usize>) -> Row {
         let unit = case.unit();
         let variants: Vec<Variant> = contestants
             .iter()
@@ -189,28 +198,38 @@ impl Session<'_> {
                 rounds: c.times.len(),
                 peak_bytes: c.memory.peak,
                 note: c.note.clone(),
+                decibels: c.decibels,
             })
             .collect();
-        let chosen = &variants[best];
+        let chosen = best.map(|best| &variants[best]);
         let (work, seconds) = (case.work(), median(ours));
         let floor = self.machine.floor(work, case.precision());
         Row {
             case: case.name(),
             ours: Some(unit.value(median(ours))),
             unit: unit.name(),
-            peer_variant: Some(chosen.variant.clone()),
-            peer_value: chosen.value,
-            ratio: chosen.ratio,
-            peer_peak_bytes: chosen.peak_bytes,
+            peer_variant: chosen.map(|chosen| chosen.variant.clone()),
+            peer_value: chosen.and_then(|chosen| chosen.value),
+            ratio: chosen.and_then(|chosen| chosen.ratio),
+            peer_peak_bytes: chosen.and_then(|chosen| chosen.peak_bytes),
             floor_share: floor.map(|floor| floor / seconds),
             bytes_per_second: (work.bytes > 0.0).then_some(work.bytes / seconds),
             flops_per_second: (work.flops > 0.0).then_some(work.flops / seconds),
             rounds: ours.len(),
-            memory: if self.apart(case) { "resident" } else { "live" },
+            memory: if case.memory() == Memory::Resident && !self.apart(case) { "live" } else { case.memory().name() },
             variants,
             ..empty(case)
         }
     }
+}
+
+/// Fails unless what a variant made equals ours, as far as the case says; how near pictures are.
+fn held_to(case: &dyn Case, name: &str, ours: &Tensors, theirs: &Tensors) -> Result<Option<f64>> {
+    let found = match case.decibels(name) {
+        Some(least) => compare::pictures(ours, theirs, least).map(Some),
+        None => compare::equal(ours, theirs, case.tolerance()).map(|()| None),
+    };
+    found.map_err(|error| anyhow!("{name}: {error}"))
 }
 
 /// A row for a case that was not timed.
@@ -227,7 +246,7 @@ fn empty(case: &dyn Case) -> Row {
         unit: case.unit().name(),
         dtype: if case.precision() == Precision::Bf16 { "bf16" } else { "f32" },
         precision: case.precision().name(),
-        memory: if case.memory() == Memory::Live { "live" } else { "resident" },
+        memory: case.memory().name(),
         groups: case.groups(),
         ..Row::default()
     }
@@ -237,10 +256,4 @@ fn empty(case: &dyn Case) -> Row {
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     text.split("\n   0: ").next().unwrap_or_default().trim().to_string()
-}
-
-/// The variant with the least median time.
-fn best(contestants: &[Contestant]) -> Option<usize> {
-    let timed = contestants.iter().enumerate().filter(|(_, c)| !c.times.is_empty());
-    timed.min_by(|(_, a), (_, b)| median(&a.times).total_cmp(&median(&b.times))).map(|(i, _)| i)
 }

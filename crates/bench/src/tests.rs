@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::bars::{Bar, Measure};
-use crate::case::{Case, Precision, Runner, Tensors, Work};
+use crate::case::{Case, Memory, Named, Precision, Runner, Tensors, Work};
 use crate::machine::Machine;
 use crate::peer::Launcher;
 use crate::report::Row;
@@ -16,6 +16,49 @@ use crate::session::{Session, Untimed};
 /// Gives its input back.
 struct Identity {
     bf16: bool,
+}
+
+/// The same, timed beside another of ours and no peer.
+struct Alone {
+    rival: f32,
+}
+
+impl Case for Alone {
+    fn name(&self) -> String {
+        "alone".into()
+    }
+
+    fn groups(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        vec![Bar::new("alone", Measure::Variant("ours_"), 0.1)]
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::Ours
+    }
+
+    fn spec(&self) -> Value {
+        json!({})
+    }
+
+    fn variants(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn rivals(&self, device: &Device) -> Result<Vec<Named>> {
+        Ok(vec![("ours_before", Box::new(Running(Tensor::new(&[1f32, 2.0, self.rival], device)?)))])
+    }
+
+    fn work(&self) -> Work {
+        Work::default()
+    }
+
+    fn build(&self, device: &Device) -> Result<Box<dyn Runner>> {
+        Ok(Box::new(Running(Tensor::new(&[1f32, 2.0, 3.0], device)?)))
+    }
 }
 
 impl Case for Identity {
@@ -96,7 +139,7 @@ impl Launcher for Shell {
     }
 }
 
-fn run(script: &str, case: &Identity) -> Result<Row, Untimed> {
+fn run(script: &str, case: &dyn Case) -> Result<Row, Untimed> {
     let machine = Machine {
         name: "a machine".into(),
         isa: "portable",
@@ -144,6 +187,16 @@ fn a_case_is_compared_and_timed_against_the_best_variant() {
     assert_eq!((row.bars[0].value, row.bars[0].met), (row.variants[0].ratio, Some(false)));
     let tried: Vec<_> = row.variants.iter().map(|v| (v.variant.as_str(), v.rounds)).collect();
     assert_eq!(tried, [("slow", 7), ("fast", 7)]);
+}
+
+/// A peer that would break is never started.
+#[test]
+fn ours_takes_turns_with_ours_where_no_peer_is_asked() {
+    let Ok(row) = run("exit 1", &Alone { rival: 3.0 }) else { panic!("it was not timed") };
+    assert_eq!((row.peer.as_str(), row.peer_variant.as_deref(), row.rounds), ("diptych", Some("ours_before"), 7));
+    assert!((0.3..3.0).contains(&row.ratio.unwrap()) && row.bars[0].met == Some(true), "{row:?}");
+    let Err(Untimed::Failed(text)) = run("exit 1", &Alone { rival: 4.0 }) else { panic!("another value passed") };
+    assert!(text.starts_with("not timed: ours_before: x differs from the peer's"), "{text}");
 }
 
 #[cfg(unix)]

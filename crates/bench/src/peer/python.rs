@@ -8,13 +8,17 @@ use anyhow::{Context, Result, bail};
 use super::Launcher;
 
 /// The peer's program, file by file; it is written into a temporary folder, so that the binary works alone.
-const PROGRAM: [(&str, &str); 8] = [
+const PROGRAM: [(&str, &str); 12] = [
     ("torch_peer.py", include_str!("../../peer/torch_peer.py")),
     ("common.py", include_str!("../../peer/common.py")),
     ("ops.py", include_str!("../../peer/ops.py")),
     ("losses.py", include_str!("../../peer/losses.py")),
     ("contrast.py", include_str!("../../peer/contrast.py")),
     ("views.py", include_str!("../../peer/views.py")),
+    ("recipes.py", include_str!("../../peer/recipes.py")),
+    ("operations.py", include_str!("../../peer/operations.py")),
+    ("pipelines.py", include_str!("../../peer/pipelines.py")),
+    ("workers.py", include_str!("../../peer/workers.py")),
     ("optim.py", include_str!("../../peer/optim.py")),
     ("steps.py", include_str!("../../peer/steps.py")),
 ];
@@ -59,6 +63,8 @@ impl Launcher for Python {
         let mut command = Command::new(&self.program);
         command.arg("-u").arg(self.folder.path().join("torch_peer.py"));
         command.env("OMP_NUM_THREADS", threads.to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
+        // It would ask the network for news of itself.
+        command.env("NO_ALBUMENTATIONS_UPDATE", "1");
         command
     }
 }

@@ -1,12 +1,15 @@
 //! The suites: one file each, and a line in [`SUITES`].
 
 mod augment;
+mod loader;
 mod losses;
 mod ops;
 mod optim;
+mod pictures;
 mod step;
 
-use crate::case::{Case, Scale};
+use crate::case::Case;
+use crate::setting::Setting;
 
 /// Cases that belong together.
 pub(crate) struct Suite {
@@ -15,14 +18,27 @@ pub(crate) struct Suite {
     /// What it times, in a line.
     pub(crate) about: &'static str,
     /// Makes its cases; they hold no tensors yet.
-    pub(crate) cases: fn(Scale) -> Vec<Box<dyn Case>>,
+    pub(crate) cases: fn(&Setting) -> Vec<Box<dyn Case>>,
 }
 
 /// Every suite.
 pub(crate) const SUITES: &[Suite] = &[
-    Suite { name: "ops", about: "Convolutions, batch norm, pooling and linear layers of ResNets", cases: ops::cases },
-    Suite { name: "losses", about: "Losses, forward and backward", cases: losses::cases },
-    Suite { name: "optim", about: "Optimizer steps over a ResNet-50's parameters", cases: optim::cases },
-    Suite { name: "augment", about: "Random views of 224 pixels", cases: augment::cases },
-    Suite { name: "step", about: "Whole training steps: forward, backward, optimizer", cases: step::cases },
+    Suite {
+        name: "ops",
+        about: "Convolutions, batch norm, pooling and linear layers of ResNets",
+        cases: |setting| ops::cases(setting.scale),
+    },
+    Suite { name: "losses", about: "Losses, forward and backward", cases: |setting| losses::cases(setting.scale) },
+    Suite {
+        name: "optim",
+        about: "Optimizer steps over a ResNet-50's parameters",
+        cases: |setting| optim::cases(setting.scale),
+    },
+    Suite { name: "augment", about: "Random views: single operations and whole recipes", cases: augment::cases },
+    Suite { name: "loader", about: "From image files to batches of views, and packed files", cases: loader::cases },
+    Suite {
+        name: "step",
+        about: "Whole training steps: forward, backward, optimizer",
+        cases: |setting| step::cases(setting.scale),
+    },
 ];

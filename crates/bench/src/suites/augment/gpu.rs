@@ -6,8 +6,8 @@ use diptych_augment::ops::{BoxFilter as Filter, CropBox};
 use diptych_augment::{Image, Interpolation, Jitter, JitterOp, Stream, ViewParams, ViewRecipe};
 use diptych_kernels::augment::{BoxFilter, Color, Form, Picture, View, views};
 
-use super::{stacked, statistics};
 use crate::case::{Runner, Tensors};
+use crate::suites::pictures::{Statistics, stacked};
 
 pub(super) struct OnGpu {
     images: Vec<Image>,
@@ -69,11 +69,13 @@ fn plan(picture: usize, params: &ViewParams) -> View {
 
 impl Runner for OnGpu {
     fn inputs(&self) -> Result<Tensors> {
-        stacked(&self.images)
+        Ok([("images".into(), stacked(&self.images)?)].into())
     }
 
     fn outputs(&mut self) -> Result<Tensors> {
-        statistics(&self.views()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)
+        let mut statistics = Statistics::default();
+        statistics.add(&self.views()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?);
+        statistics.tensors()
     }
 
     fn run(&mut self) -> Result<()> {
