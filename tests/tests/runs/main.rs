@@ -8,6 +8,7 @@ mod disk;
 mod evaluate;
 #[cfg(unix)]
 mod kill;
+mod packed;
 mod precision;
 mod ranks;
 mod resume;
