@@ -3,13 +3,13 @@
 //! Pictures are read from the files one by one as they are needed: the system's cache keeps what fits. Both formats
 //! store three planes (red, green, blue); CIFAR's run along the rows, STL-10's along the columns.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diptych_augment::{Image, Picture};
 
 use crate::dataset::Fingerprint;
+use crate::source::Source;
 use crate::{DataError, Dataset, Splits};
 
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -38,8 +38,7 @@ impl Layout {
 
 /// One file of records.
 struct Part {
-    file: File,
-    path: PathBuf,
+    source: Source,
     len: usize,
 }
 
@@ -60,8 +59,8 @@ impl BinaryImages {
         let mut fingerprint = Fingerprint::new(layout.name);
         for path in paths {
             let cannot = |source| DataError::io("read", path, source);
-            let file = File::open(path).map_err(cannot)?;
-            let bytes = file.metadata().map_err(cannot)?.len();
+            let source = Source::new(path.clone(), true).map_err(cannot)?;
+            let bytes = std::fs::metadata(path).map_err(cannot)?.len();
             let record = layout.record() as u64;
             if bytes == 0 || bytes % record != 0 {
                 return Err(DataError::format(
@@ -75,7 +74,7 @@ impl BinaryImages {
             }
             fingerprint.add(path.file_name().unwrap_or_default().as_encoded_bytes());
             fingerprint.add(&bytes.to_le_bytes());
-            parts.push(Part { file, path: path.clone(), len: (bytes / record) as usize });
+            parts.push(Part { source, len: (bytes / record) as usize });
         }
         let len = parts.iter().map(|part| part.len).sum();
         Ok(Self { layout, parts, len, labels: None, classes: Vec::new(), fingerprint: fingerprint.finish() })
@@ -95,7 +94,7 @@ impl BinaryImages {
     fn read(&self, i: usize, offset: usize, buffer: &mut [u8]) -> Result<(), DataError> {
         let (part, record) = self.place(i)?;
         let at = record as u64 * self.layout.record() as u64 + offset as u64;
-        read_at(&part.file, &part.path, at, buffer).map_err(|source| DataError::io("read", &part.path, source))
+        part.source.read(at, buffer).map_err(|source| DataError::io("read", part.source.path(), source))
     }
 
     /// Takes the labels from the records' headers.
@@ -116,7 +115,7 @@ impl BinaryImages {
                 classes.len() - 1,
                 self.layout.name
             );
-            return Err(DataError::format(&part.path, problem));
+            return Err(DataError::format(part.source.path(), problem));
         }
         Ok(Self { labels: Some(labels), classes, ..self })
     }
@@ -135,20 +134,6 @@ impl BinaryImages {
         }
         Ok(Self { labels: Some(bytes.iter().map(|&label| u32::from(label) - 1).collect()), classes, ..self })
     }
-}
-
-#[cfg(unix)]
-pub(crate) fn read_at(file: &File, _: &Path, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, at)
-}
-
-/// Where files have no reads that leave the position alone, each read opens its own.
-#[cfg(not(unix))]
-pub(crate) fn read_at(_: &File, path: &Path, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(buffer)
 }
 
 impl Dataset for BinaryImages {
@@ -177,7 +162,7 @@ impl Dataset for BinaryImages {
     fn name(&self, i: usize) -> String {
         self.place(i).map_or_else(
             |error| error.to_string(),
-            |(part, record)| format!("{}[{record}]", part.path.file_name().unwrap_or_default().display()),
+            |(part, record)| format!("{}[{record}]", part.source.path().file_name().unwrap_or_default().display()),
         )
     }
     fn fingerprint(&self) -> u64 {

@@ -24,6 +24,7 @@ mod pipeline;
 mod repository;
 mod sampler;
 mod shards;
+mod source;
 mod statistics;
 mod stored;
 mod subset;

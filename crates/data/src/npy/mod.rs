@@ -13,9 +13,9 @@ use std::sync::Arc;
 use diptych_augment::{Depth, MAX_CHANNELS, Picture, PixelFormat, Raster, Samples};
 use header::{Header, Kind};
 
-use crate::binary::read_at;
 use crate::dataset::Fingerprint;
 use crate::decode::MAX_PIXELS;
+use crate::source::Source;
 use crate::{DataError, Dataset, Splits};
 
 /// The most classes that numbers may name without a file of their names.
@@ -23,8 +23,7 @@ const MAX_CLASSES: i64 = 1 << 20;
 
 /// The images of one `.npy` file.
 pub struct ArrayImages {
-    file: File,
-    path: PathBuf,
+    source: Source,
     header: Header,
     len: usize,
     height: usize,
@@ -42,7 +41,7 @@ impl ArrayImages {
     /// If it is no array of images, the file is shorter than its header says, or the labels are not of these images.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let wrong = |problem: String| DataError::format(path, problem);
-        let (file, header, bytes) = open_array(path)?;
+        let (source, header, bytes) = open_array(path)?;
         let (len, height, width, channels) = match header.shape[..] {
             [n, h, w, c] => (n, h, w, c),
             [n, h, w] => (n, h, w, 1),
@@ -87,8 +86,7 @@ impl ArrayImages {
         header.shape.iter().for_each(|length| fingerprint.add(&(*length as u64).to_le_bytes()));
         let (labels, classes) = labels_beside(path, len)?;
         Ok(Self {
-            file,
-            path: path.into(),
+            source,
             len,
             height,
             width,
@@ -102,14 +100,14 @@ impl ArrayImages {
 }
 
 /// A file, its header, and its length in bytes.
-fn open_array(path: &Path) -> Result<(File, Header, u64), DataError> {
+fn open_array(path: &Path) -> Result<(Source, Header, u64), DataError> {
     let cannot = |source| DataError::io("read", path, source);
     let file = File::open(path).map_err(cannot)?;
     let bytes = file.metadata().map_err(cannot)?.len();
     let mut head = Vec::new();
-    (&file).take(Header::MOST as u64).read_to_end(&mut head).map_err(cannot)?;
+    file.take(Header::MOST as u64).read_to_end(&mut head).map_err(cannot)?;
     let header = Header::parse(&head).map_err(|problem| DataError::format(path, problem))?;
-    Ok((file, header, bytes))
+    Ok((Source::new(path.into(), true).map_err(cannot)?, header, bytes))
 }
 
 /// Whether the file is as long as its header says.
@@ -140,14 +138,14 @@ fn labels_beside(images: &Path, len: usize) -> Result<(Option<Vec<u32>>, Vec<Str
     if !path.is_file() {
         return Ok((None, Vec::new()));
     }
-    let (file, header, bytes) = open_array(&path)?;
+    let (source, header, bytes) = open_array(&path)?;
     if header.shape != [len] {
         let problem = format!("its shape is {:?}, expected [{len}], one label for each image", header.shape);
         return Err(DataError::format(path, problem));
     }
     check_length(&path, &header, bytes)?;
     let mut raw = vec![0; len * header.kind.size()];
-    read_at(&file, &path, header.start, &mut raw).map_err(|source| DataError::io("read", &path, source))?;
+    source.read(header.start, &mut raw).map_err(|source| DataError::io("read", &path, source))?;
     let numbers: Vec<i64> = match header.kind {
         Kind::U8 => raw.iter().map(|v| i64::from(*v)).collect(),
         Kind::U16 => words(&raw, header.big_endian, u16::from_le_bytes).map(i64::from).collect(),
@@ -190,7 +188,7 @@ impl Dataset for ArrayImages {
         let numbers = self.width * self.height * channels;
         let mut raw = vec![0; numbers * depth.size()];
         let at = self.header.start + i as u64 * raw.len() as u64;
-        read_at(&self.file, &self.path, at, &mut raw).map_err(|source| DataError::io("read", &self.path, source))?;
+        self.source.read(at, &mut raw).map_err(|source| DataError::io("read", self.source.path(), source))?;
         let big_endian = self.header.big_endian;
         let samples = match depth {
             Depth::U8 => Samples::U8(raw),
@@ -212,7 +210,7 @@ impl Dataset for ArrayImages {
         &self.classes
     }
     fn name(&self, i: usize) -> String {
-        format!("{}[{i}]", self.path.file_name().unwrap_or_default().display())
+        format!("{}[{i}]", self.source.path().file_name().unwrap_or_default().display())
     }
     fn format(&self) -> PixelFormat {
         self.format

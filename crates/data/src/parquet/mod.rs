@@ -25,8 +25,8 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroup
 
 use crate::DataError;
 use crate::shards::index::{Index, Row, UNLABELED};
-use crate::shards::read::read_at;
 use crate::shards::store::Values;
+use crate::source::read_at;
 use pages::{Chunk, Codec, MAX_ROWS, Store, Value};
 
 /// The most bytes of a footer.

@@ -8,8 +8,8 @@ use super::levels::Hybrid;
 use super::snappy;
 use crate::DataError;
 use crate::shards::index::{Segment, Storage};
-use crate::shards::read::read_at;
 use crate::shards::store::Values;
+use crate::source::read_at;
 
 /// The most bytes of a packed page, packed or not.
 const MAX_PAGE: usize = 1 << 30;

@@ -12,8 +12,9 @@ use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 
 use super::*;
-use crate::shards::read::{self, Source};
+use crate::shards::read;
 use crate::shards::store::{self, Places};
+use crate::source::Source;
 
 struct Made {
     index: Index,

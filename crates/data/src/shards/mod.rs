@@ -16,9 +16,9 @@ use diptych_random::hash;
 
 use crate::dataset::Fingerprint;
 use crate::list::{display, plural};
+use crate::source::Source;
 use crate::{DataError, Dataset, Reading, Splits, decode, stored};
 use index::{Index, UNLABELED};
-use read::Source;
 use store::{Places, Values};
 
 /// Shards up to this many are kept open: systems allow a process about a thousand files.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::DataError;
 use crate::list::display;
-use crate::shards::read::read_at;
+use crate::source::read_at;
 
 const BLOCK: u64 = 512;
 /// The most bytes of a long name or of a pax header.

@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::DataError;
 use crate::list;
 use crate::shards::index::{Index, Row, Segment, Storage, UNLABELED};
-use crate::shards::read::read_at;
+use crate::source::read_at;
 use headers::{Headers, Member, What};
 
 /// The most bytes of a `.cls` member.
