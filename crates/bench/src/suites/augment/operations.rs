@@ -101,6 +101,7 @@ impl Case for Operation {
     fn decibels(&self, variant: &str) -> Option<f64> {
         match (self.op, variant) {
             (Op::Normalize, _) => None,
+            (Op::CropResize, "pil") => Some(55.0),
             (_, "pil") => Some(90.0),
             (Op::CropResize, "v2") => Some(50.0),
             (Op::CropResize, _) => Some(25.0),
