@@ -127,6 +127,18 @@ impl Picture {
         }
     }
 
+    /// Appends what [`normalize_into`](Self::normalize_into) writes, `height * width * C` numbers for the C of `mean`.
+    pub fn normalize_onto(&self, mean: &[f32], std: &[f32], out: &mut Vec<f32>) {
+        match (self, mean, std) {
+            (Self::Rgb(image), &[r, g, b], &[sr, sg, sb]) => ops::normalize_onto(image, &[r, g, b], &[sr, sg, sb], out),
+            _ => {
+                let before = out.len();
+                out.resize(before + self.width() * self.height() * mean.len(), 0.0);
+                self.normalize_into(mean, std, &mut out[before..]);
+            }
+        }
+    }
+
     /// As 8-bit RGB, for eyes: one channel as gray, two as red and green, of more the first three. Numbers of 16 bits and f32 are stretched so that
     /// the least and the greatest of each channel become black and white.
     pub fn to_rgb(&self) -> Image {

@@ -145,11 +145,17 @@ impl Dataset for BinaryImages {
         let mut planes = vec![0; side * side * 3];
         self.read(i, self.layout.header, &mut planes)?;
         let mut pixels = vec![0; planes.len()];
-        for (c, plane) in planes.chunks_exact(side * side).enumerate() {
-            for (at, &value) in plane.iter().enumerate() {
-                let to = if self.layout.by_columns { at % side * side + at / side } else { at };
-                pixels[to * 3 + c] = value;
+        let (red, others) = planes.split_at(side * side);
+        let (green, blue) = others.split_at(side * side);
+        let (pixel, _) = pixels.as_chunks_mut::<3>();
+        if self.layout.by_columns {
+            for (to, pixel) in pixel.iter_mut().enumerate() {
+                let at = to % side * side + to / side;
+                *pixel = [red[at], green[at], blue[at]];
             }
+        } else {
+            let channels = red.iter().zip(green).zip(blue);
+            pixel.iter_mut().zip(channels).for_each(|(pixel, ((r, g), b))| *pixel = [*r, *g, *b]);
         }
         Ok(Image { width: side, height: side, pixels }.into())
     }

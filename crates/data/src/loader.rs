@@ -222,10 +222,8 @@ pub(crate) fn stack<'a>(
     std: &[f32],
 ) -> Result<Tensor, DataError> {
     let (n, channels) = (images.len(), mean.len());
-    let mut data = vec![0f32; n * size * size * channels];
-    for (image, out) in images.zip(data.chunks_exact_mut((size * size * channels).max(1))) {
-        image.normalize_into(mean, std, out);
-    }
+    let mut data = Vec::with_capacity(n * size * size * channels);
+    images.for_each(|image| image.normalize_onto(mean, std, &mut data));
     Tensor::from_vec(data, (n, size, size, channels), &Device::Cpu)
         .map_err(|error| DataError::Worker(error.to_string()))
 }

@@ -16,8 +16,10 @@ pub fn keep_freed_memory() {
     // SAFETY: `mallopt` takes plain integers and may be called at any time; both settings are documented.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
-        // One heap for all threads: those of others hold 64 MB at most, and map what is larger in spite of the line above.
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        // The main thread's heap, which holds tensors of any size, and one for each of the others: threads that decode would wait for each other's
+        // locks at every picture. (Heaps of other threads hold 64 MB at most, and map what is larger in spite of the line above.)
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        libc::mallopt(libc::M_ARENA_MAX, i32::try_from(1 + 2 * threads).unwrap_or(i32::MAX));
         // -1: never trim.
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
     }

@@ -19,8 +19,9 @@ pub(crate) use grayscale::luma;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use hue::DOWN;
 pub use hue::hue;
-pub use normalize::normalize_into;
+pub(crate) use normalize::normalize_places;
 pub(crate) use normalize::normalized;
+pub use normalize::{normalize_into, normalize_onto};
 pub(crate) use resize::{PRECISION, Weights, resample};
 pub use resize::{resize, resized_crop};
 pub use solarize::solarize;

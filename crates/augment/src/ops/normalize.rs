@@ -1,16 +1,24 @@
 //! From bytes to the numbers a network takes.
 
+use std::mem::MaybeUninit;
+
 use crate::image::Image;
-use crate::simd::{Isa, vectorized};
+use crate::simd::{Isa, append_normalized, places, vectorized};
 
 /// Writes `(x / 255 - mean) / std` of every channel to `out`, `[height, width, 3]` f32.
 ///
 /// Where `out` is shorter or longer than the picture, the overlap is written, in whole pixels.
 pub fn normalize_into(image: &Image, mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
-    normalize_on(Isa::detect(), &image.pixels, mean, std, out);
+    normalize_places(Isa::detect(), &image.pixels, mean, std, places(out));
 }
 
-fn normalize_on(isa: Isa, pixels: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+/// Appends what [`normalize_into`] writes: a batch that grows picture by picture is not cleared before.
+pub fn normalize_onto(image: &Image, mean: &[f32; 3], std: &[f32; 3], out: &mut Vec<f32>) {
+    append_normalized(Isa::detect(), &image.pixels, mean, std, out);
+}
+
+/// Writes a number into each place that has a byte of a whole pixel.
+pub(crate) fn normalize_places(isa: Isa, pixels: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [MaybeUninit<f32>]) {
     let length = pixels.len().min(out.len()) / 3 * 3;
     let (pixels, out) = (&pixels[..length], &mut out[..length]);
     #[cfg(target_arch = "x86_64")]
@@ -27,12 +35,12 @@ pub(crate) fn normalized(value: u8, mean: f32, std: f32) -> f32 {
 }
 
 vectorized! {
-    fn scale(isa: Isa, pixels: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+    fn scale(isa: Isa, pixels: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [MaybeUninit<f32>]) {
         let (to, _) = out.as_chunks_mut::<3>();
         let (from, _) = pixels.as_chunks::<3>();
         for (to, from) in to.iter_mut().zip(from) {
             for c in 0..3 {
-                to[c] = normalized(from[c], mean[c], std[c]);
+                to[c].write(normalized(from[c], mean[c], std[c]));
             }
         }
     }
@@ -71,10 +79,14 @@ mod tests {
                 (0..length).map(|i| normalized(pixels[i], mean[i % 3], std[i % 3]).to_bits()).collect();
             for isa in Isa::available() {
                 let mut out = vec![9.0; length + 4];
-                normalize_on(isa, &pixels[..length], &mean, &std, &mut out[1..]);
+                normalize_places(isa, &pixels[..length], &mean, &std, places(&mut out[1..]));
                 assert!((out[0], out[length + 1], out[length + 3]) == (9.0, 9.0, 9.0));
                 let got: Vec<u32> = out[1..=length].iter().map(|v| v.to_bits()).collect();
                 assert!(got == expected, "{isa:?}, mean {mean:?}, deviation {std:?}");
+                let mut grown = vec![9.0; 5];
+                append_normalized(isa, &pixels[..length], &mean, &std, &mut grown);
+                assert_eq!(grown[..5], [9.0; 5]);
+                assert!(grown[5..].iter().map(|v| v.to_bits()).eq(expected.iter().copied()), "{isa:?}, appended");
             }
         }
     }
@@ -88,7 +100,7 @@ mod tests {
         for isa in Isa::available() {
             for begin in 0..18 {
                 let mut out = vec![9.0; pixels.len() + 18];
-                normalize_on(isa, &pixels, &mean, &std, &mut out[begin..][..pixels.len()]);
+                normalize_places(isa, &pixels, &mean, &std, places(&mut out[begin..][..pixels.len()]));
                 assert!(out[begin..][..pixels.len()] == expected, "{isa:?} from {begin}");
                 assert!(out[..begin].iter().chain(&out[begin + pixels.len()..]).all(|&v| v == 9.0));
             }

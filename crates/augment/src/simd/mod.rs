@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod places;
 
 /// An instruction set that this machine has: whoever holds one may call what was compiled for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,7 @@ macro_rules! vectorized {
     };
 }
 
+pub(crate) use places::{append_normalized, places};
 pub(crate) use vectorized;
 
 #[cfg(test)]

@@ -6,13 +6,14 @@
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 
 use super::{load_few, load_some};
 use crate::ops::normalized;
-use crate::simd::Isa;
+use crate::simd::{Isa, places};
 
-/// Writes the normalized bytes; , and nothing done, where the set has not what it takes. As many numbers as bytes, in whole pixels.
-pub(crate) fn normalize(isa: Isa, bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) -> bool {
+/// Writes the normalized bytes; false, and nothing done, where the set has not what it takes. As many numbers as bytes, in whole pixels.
+pub(crate) fn normalize(isa: Isa, bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [MaybeUninit<f32>]) -> bool {
     if isa.has_avx512() {
         // SAFETY: the machine has what the functions are compiled for: that is what the set says.
         unsafe {
@@ -46,7 +47,7 @@ fn is_exact(mean: &[f32; 3], std: &[f32; 3]) -> bool {
     }
     let bytes: [u8; 768] = std::array::from_fn(|i| (i / 3) as u8);
     let mut out = [0.0; 768];
-    normalize_all::<true, false>(&bytes, mean, std, &mut out, 0);
+    normalize_all::<true, false>(&bytes, mean, std, places(&mut out), 0);
     let same = |i: usize| out[i].to_bits() == normalized(bytes[i], mean[i % 3], std[i % 3]).to_bits();
     let exact = (0..768).all(same);
     LAST.set(Some((key, exact)));
@@ -80,12 +81,12 @@ impl Divisor {
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn normalize_past_caches(bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [f32]) {
+fn normalize_past_caches(bytes: &[u8], mean: &[f32; 3], std: &[f32; 3], out: &mut [MaybeUninit<f32>]) {
     // Such stores are of whole aligned cache lines: what lies before the first one is done one by one.
     let head = out.as_ptr().align_offset(64).min(out.len());
     let (to, out) = out.split_at_mut(head);
     for (i, to) in to.iter_mut().enumerate() {
-        *to = normalized(bytes[i], mean[i % 3], std[i % 3]);
+        to.write(normalized(bytes[i], mean[i % 3], std[i % 3]));
     }
     normalize_all::<true, true>(&bytes[head..], mean, std, out, head % 3);
     // Other threads may be told of the batch right after this: it must be there.
@@ -98,7 +99,7 @@ fn normalize_all<const FAST: bool, const PAST: bool>(
     bytes: &[u8],
     mean: &[f32; 3],
     std: &[f32; 3],
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
     first: usize,
 ) {
     let full = Divisor::new(_mm512_set1_ps(255.0));
@@ -124,7 +125,7 @@ fn normalize_all<const FAST: bool, const PAST: bool>(
         }
     }
     for ((bytes, to), order) in rest.chunks(16).zip(to_rest.chunks_mut(16)).zip(&orders) {
-        let mut numbers = [0.0; 16];
+        let mut numbers = [MaybeUninit::new(0.0); 16];
         let bytes = _mm512_castsi512_si128(load_some(bytes));
         store_numbers(&mut numbers, normalized_16::<FAST>(bytes, full, order));
         to.copy_from_slice(&numbers[..to.len()]);
@@ -147,18 +148,18 @@ fn load_numbers(numbers: &[f32; 16]) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn store_numbers(numbers: &mut [f32; 16], values: __m512) {
-    // SAFETY: the reference is to 16 floats; unaligned stores need no more.
-    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), values) }
+fn store_numbers(numbers: &mut [MaybeUninit<f32>; 16], values: __m512) {
+    // SAFETY: the reference is to 16 places for floats; unaligned stores need no more.
+    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr().cast(), values) }
 }
 
 /// # Panics
 /// If the place is not at a multiple of 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn store_past_caches(numbers: &mut [f32; 16], values: __m512) {
-    let to = numbers.as_mut_ptr();
+fn store_past_caches(numbers: &mut [MaybeUninit<f32>; 16], values: __m512) {
+    let to: *mut f32 = numbers.as_mut_ptr().cast();
     assert!(to.addr().is_multiple_of(64), "stores past the caches are of whole cache lines");
-    // SAFETY: the reference is to 16 floats at a multiple of 64 bytes, and the caller of these stores fences them.
+    // SAFETY: the reference is to 16 places for floats at a multiple of 64 bytes, and the caller of these stores fences them.
     unsafe { _mm512_stream_ps(to, values) }
 }
