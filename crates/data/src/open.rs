@@ -1,9 +1,10 @@
 //! From what the user gives as data to training and test splits.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-use diptych_augment::{Picture, PixelFormat};
+use diptych_augment::{MAX_CHANNELS, Picture, PixelFormat};
 
 use crate::find::{Found, find};
 use crate::{DataError, Dataset, Reading, Splits, Subset, subset};
@@ -21,6 +22,20 @@ pub enum Channels {
     Rgb,
     /// So many channels, 1 to 16, of the depth that is stored.
     Stored(usize),
+}
+
+/// `auto`, `rgb` or a number of channels.
+impl FromStr for Channels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Self::Auto),
+            ("rgb", _) => Ok(Self::Rgb),
+            (_, Ok(count @ 1..=MAX_CHANNELS)) => Ok(Self::Stored(count)),
+            _ => Err(format!("expected auto, rgb or a number of channels, 1 to {MAX_CHANNELS}")),
+        }
+    }
 }
 
 impl Channels {

@@ -23,7 +23,7 @@ pub(crate) const VIEWS: usize = 2;
 pub(crate) const BN_GROUPS: usize = 1;
 /// Two global crops and six local ones of 96 in 224 (section 4.1 and the official code), with SimCLR's colors.
 pub(crate) const AUGMENT: fn(usize) -> Recipe = |size| {
-    let small = ((size * 96) / 224).max(1);
+    let small = (size.saturating_mul(96) / 224).max(1);
     let global = ViewOverrides { crop_scale: Some([0.14, 1.0]), ..ViewOverrides::default() };
     let local = ViewOverrides { size: Some(small), crop_scale: Some([0.05, 0.14]), ..ViewOverrides::default() };
     let bilinear = diptych_augment::Interpolation::Bilinear;

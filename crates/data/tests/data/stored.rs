@@ -152,6 +152,10 @@ fn a_folder_is_read_with_the_channels_that_are_asked_for() {
     );
     let error = open(file("images_u16.npy"), &options(Channels::Rgb)).unwrap_err().to_string();
     assert_eq!(error, "data.channels = \"rgb\", but the images have 5 channels of 16 bits");
+    for (text, channels) in [("auto", Channels::Auto), ("rgb", Channels::Rgb), ("16", Channels::Stored(16))] {
+        assert_eq!(text.parse(), Ok(channels));
+    }
+    assert!(["0", "17", "gray", ""].iter().all(|text| text.parse::<Channels>().is_err()));
     // Another depth among them is an image that cannot be used.
     std::fs::copy(file("bands2_f32.tif"), folder.path().join("7.tif")).unwrap();
     let (set, _) = ImageFolder::open_as(folder.path(), Reading::Channels(5)).unwrap();

@@ -49,7 +49,7 @@ struct Pipeline {
 
 pub(super) fn cases(setting: &Setting) -> Vec<Box<dyn Case>> {
     let tiny = setting.scale == Scale::Tiny;
-    let (photographs, small) = if tiny { (4, 8) } else { (PHOTOGRAPHS, 2048) };
+    let (photographs, small) = if tiny { (4, 8) } else { (PHOTOGRAPHS, 4096) };
     let pipeline = |source, recipe, cores| {
         let (size, images, batch) = match source {
             Source::Photographs => (224, photographs, photographs.min(BATCH)),
