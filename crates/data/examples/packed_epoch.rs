@@ -56,7 +56,7 @@ fn epoch(train: Arc<dyn Dataset>, size: usize) -> Result<(f64, usize, u64), Fail
         LoaderConfig { batch_size, workers: 1, prefetch: 2, recipe, end: Some(steps), ..LoaderConfig::default() };
     let mut loader = Loader::new(train, config)?;
     let mut most = 0;
-    while let Some(batch) = loader.next() {
+    for batch in loader.by_ref() {
         drop(batch?);
         most = most.max(own_memory());
     }

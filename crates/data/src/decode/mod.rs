@@ -63,7 +63,12 @@ pub fn decode(name: &str, bytes: &[u8], reading: Reading) -> Result<Picture, Dat
     catch_unwind(AssertUnwindSafe(|| decode_any(bytes, reading)))
         .unwrap_or_else(|_| Err("the decoder panicked on it".into()))
         .map_err(|reason| if reading == Reading::Rgb { stored::hint(bytes).unwrap_or(reason) } else { reason })
-        .map_err(|reason| DataError::Decode { name: name.to_owned(), reason })
+        .map_err(|reason| DataError::Decode { name: name.to_owned(), reason: one_line(&reason) })
+}
+
+/// What a decoder complains of, without its line breaks.
+fn one_line(reason: &str) -> String {
+    reason.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Reads and decodes an image file; `name` is for the error, the path without its folder where `None`.
