@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | features of a data set | [`features`], [`pixels`] (the baseline without a network), [`forward`] |
 //! | 20 nearest neighbors | [`knn`], [`knn_result`] |
+//! | logistic regression with a sweep of penalties | [`logistic_regression`], [`Logistic`] |
 //! | linear classifier on frozen features | [`linear_probe`], [`Probe`] |
 //! | a random network's fair chance | [`estimate_statistics`] |
 //!
@@ -12,14 +13,17 @@
 
 mod features;
 mod knn;
+mod logistic;
 mod probe;
 mod result;
+mod rows;
 mod statistics;
 #[cfg(test)]
 mod testing;
 
 pub use features::{Features, Transform, features, features_with, forward, pixels};
 pub use knn::{knn, knn_result};
+pub use logistic::{Logistic, Regressed, logistic_regression};
 pub use probe::{Fitted, Probe, linear_probe};
 pub use result::EvalResult;
 pub use statistics::estimate_statistics;

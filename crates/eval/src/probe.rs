@@ -7,12 +7,12 @@
 //! training rows, drawn by the seed, chooses among them. Then the chosen one is trained on all of them, and judged on the test set once,
 //! after the last epoch.
 
-use anyhow::{Result, bail, ensure};
-use candle_core::{DType, Tensor};
+use anyhow::{Result, ensure};
 use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradient};
 use diptych_random::Stream;
 use rayon::prelude::*;
 
+use crate::rows::{Rows, largest};
 use crate::{EvalResult, Features};
 
 /// How a linear probe is trained. Plain data; the default is the protocol that the module describes.
@@ -161,40 +161,6 @@ impl Probe {
     }
 }
 
-/// Features with labels, as plain numbers.
-struct Rows {
-    x: Vec<f32>,
-    labels: Vec<u32>,
-    width: usize,
-}
-
-impl Rows {
-    fn new(name: &str, features: &Features, classes: usize) -> Result<Self> {
-        let labels = features.labels("a linear classifier")?.to_vec();
-        let x: &Tensor = &features.x;
-        let (rows, width) = x.dims2()?;
-        let x = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        ensure!(
-            rows == labels.len() && rows * width > 0,
-            "linear probe: {rows} {name} rows of width {width}, {} labels",
-            labels.len()
-        );
-        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
-            bail!("linear probe: {name} row {} holds {}, which is not finite", i / width, x[i])
-        }
-        if let Some(label) = labels.iter().find(|&&l| l as usize >= classes) {
-            bail!("linear probe: the {name} set has a label {label}, there are {classes} classes")
-        }
-        Ok(Self { x, labels, width })
-    }
-
-    fn select(&self, rows: &[usize]) -> Self {
-        let mut x = Vec::with_capacity(rows.len() * self.width);
-        rows.iter().for_each(|&r| x.extend_from_slice(&self.x[r * self.width..(r + 1) * self.width]));
-        Self { x, labels: rows.iter().map(|&r| self.labels[r]).collect(), width: self.width }
-    }
-}
-
 /// Mean and 1 / standard deviation of each feature.
 struct Standardization {
     mean: Vec<f64>,
@@ -288,21 +254,10 @@ impl Classifiers {
     }
 }
 
-/// The place of the largest value, the first of equals; 0 if they are NaN.
-fn largest(values: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, v) in values.iter().enumerate() {
-        if *v > values[best] {
-            best = i;
-        }
-    }
-    best as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
 
     /// `n` rows around the corners of a simplex, `noise` wide; the last feature is constant.
     fn clusters(n: usize, classes: usize, noise: f64, seed: u64) -> Features {

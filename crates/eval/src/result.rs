@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// One number with what it was measured on; its JSON is what `eval --json` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
-    /// How it was measured: `knn` or `linear`.
+    /// How it was measured: `knn`, `linear` or `logistic`.
     pub protocol: String,
     /// What was measured: `top1`.
     pub metric: String,

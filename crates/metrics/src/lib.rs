@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | classes of the nearest neighbors | [`knn`], [`nearest`] |
 //! | agreement with labels | [`accuracy()`], [`mean_per_class_accuracy`], [`top_k_accuracy`], [`confusion`] |
+//! | several labels an image | [`AveragePrecision`] |
+//! | clusters against labels | [`normalized_mutual_information`], [`adjusted_rand_index`], [`clustering_accuracy`] |
 //! | geometry on the sphere | [`alignment`], [`uniformity`], [`embedding_std`], [`positive_cosine`], [`negative_cosine`] |
 //! | dimensions in use | [`effective_rank`], [`singular_values`], [`pca`] |
 //! | what an even spread would give | [`even_rank`], [`even_uniformity`] |
@@ -12,6 +14,9 @@
 #![doc = include_str!("../README.md")]
 
 mod accuracy;
+mod assignment;
+mod average_precision;
+mod clustering;
 mod cosine;
 mod eigen;
 mod even;
@@ -25,6 +30,8 @@ mod spectrum;
 mod testing;
 
 pub use accuracy::{accuracy, confusion, mean_per_class_accuracy, top_k_accuracy};
+pub use average_precision::AveragePrecision;
+pub use clustering::{adjusted_rand_index, clustering_accuracy, normalized_mutual_information};
 pub use cosine::{negative_cosine, positive_cosine};
 pub use even::{even_rank, even_uniformity};
 pub use geometry::{alignment, embedding_std, uniformity};

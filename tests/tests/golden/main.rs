@@ -6,6 +6,7 @@ mod augment_laws;
 mod augment_quality;
 mod augment_scene;
 mod backbones;
+mod evaluation;
 mod heads;
 mod losses;
 mod methods;

@@ -17,9 +17,9 @@ fn on_the_run(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn knn_and_linear_write_their_result() {
+fn every_protocol_writes_its_result() {
     let folder = Folder::new();
-    for protocol in ["knn", "linear"] {
+    for protocol in ["knn", "linear", "logistic"] {
         let file = format!("{protocol}.json");
         folder.run(on_the_run(&format!("eval {protocol} --json {file}"))).ended_with(0);
         let result = json(&folder, &file);

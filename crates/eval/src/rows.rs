@@ -1,0 +1,52 @@
+//! Features with labels as plain numbers, for the linear classifiers.
+
+use anyhow::{Result, bail, ensure};
+use candle_core::{DType, Tensor};
+
+use crate::Features;
+
+/// Features with labels, as plain numbers.
+pub(crate) struct Rows {
+    /// `[rows, width]`.
+    pub(crate) x: Vec<f32>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) width: usize,
+}
+
+impl Rows {
+    pub(crate) fn new(name: &str, features: &Features, classes: usize) -> Result<Self> {
+        let labels = features.labels("a linear classifier")?.to_vec();
+        let x: &Tensor = &features.x;
+        let (rows, width) = x.dims2()?;
+        let x = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        ensure!(
+            rows == labels.len() && rows * width > 0,
+            "linear classifier: {rows} {name} rows of width {width}, {} labels",
+            labels.len()
+        );
+        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
+            bail!("linear classifier: {name} row {} holds {}, which is not finite", i / width, x[i])
+        }
+        if let Some(label) = labels.iter().find(|&&l| l as usize >= classes) {
+            bail!("linear classifier: the {name} set has a label {label}, there are {classes} classes")
+        }
+        Ok(Self { x, labels, width })
+    }
+
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
+        let mut x = Vec::with_capacity(rows.len() * self.width);
+        rows.iter().for_each(|&r| x.extend_from_slice(&self.x[r * self.width..(r + 1) * self.width]));
+        Self { x, labels: rows.iter().map(|&r| self.labels[r]).collect(), width: self.width }
+    }
+}
+
+/// The place of the largest value, the first of equals; 0 if they are NaN.
+pub(crate) fn largest(values: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, v) in values.iter().enumerate() {
+        if *v > values[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
