@@ -80,14 +80,7 @@ impl Probe {
         let grid: Vec<(f64, f64)> =
             learning_rates.flat_map(|&lr| self.weight_decays.iter().map(move |&decay| (lr, decay))).collect();
         ensure!(!grid.is_empty() && self.batch_size > 0, "linear probe: the grid is empty, or the batch size 0");
-        let (train, test) = (Rows::new("training", train, classes)?, Rows::new("test", test, classes)?);
-        ensure!(
-            train.width == test.width,
-            "linear probe: {} training features, {} of the test set",
-            train.width,
-            test.width
-        );
-        ensure!(train.labels.len() >= 2, "linear probe: needs at least 2 training rows, got {}", train.labels.len());
+        let (train, test) = Rows::both(train, test, classes)?;
 
         // Validation rows choose; they take no part in the standardization either.
         let order = Stream::named(seed, "probe.validation").permutation(train.labels.len());

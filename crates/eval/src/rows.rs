@@ -33,6 +33,15 @@ impl Rows {
         Ok(Self { x, labels, width })
     }
 
+    /// Training and test rows of the same width; at least two of the former, since some of them choose among settings.
+    pub(crate) fn both(train: &Features, test: &Features, classes: usize) -> Result<(Self, Self)> {
+        let (train, test) = (Self::new("training", train, classes)?, Self::new("test", test, classes)?);
+        let (width, n) = (train.width, train.labels.len());
+        ensure!(width == test.width, "linear classifier: {width} training features, {} of the test set", test.width);
+        ensure!(n >= 2, "linear classifier: needs at least 2 training rows, got {n}");
+        Ok((train, test))
+    }
+
     pub(crate) fn select(&self, rows: &[usize]) -> Self {
         let mut x = Vec::with_capacity(rows.len() * self.width);
         rows.iter().for_each(|&r| x.extend_from_slice(&self.x[r * self.width..(r + 1) * self.width]));

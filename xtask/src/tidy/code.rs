@@ -49,7 +49,8 @@ fn unsafe_code(source: &Source) -> Vec<Finding> {
         return Vec::new();
     }
     report(source, source.all_code_lines(), &["unsafe"], |_| {
-        "`unsafe` is for crates/kernels, augment/src/simd.rs and data/src/mmap.rs only; write it safely, or move it there".into()
+        "`unsafe` is for crates/kernels, augment/src/simd and data/src/mmap.rs only; write it safely, or move it there"
+            .into()
     })
 }
 

@@ -75,15 +75,8 @@ impl Logistic {
             !self.penalties.is_empty() && positive,
             "logistic regression: penalties are numbers from 0 up, one at least"
         );
-        let (train, test) = (Rows::new("training", train, classes)?, Rows::new("test", test, classes)?);
-        ensure!(
-            train.width == test.width,
-            "logistic regression: {} training features, {} of the test set",
-            train.width,
-            test.width
-        );
+        let (train, test) = Rows::both(train, test, classes)?;
         let n = train.labels.len();
-        ensure!(n >= 2, "logistic regression: needs at least 2 training rows, got {n}");
         let order = Stream::named(seed, "logistic.validation").permutation(n);
         let held = ((n as f64 * self.validation).round() as usize).clamp(1, n - 1);
         let (validation, rest) = (train.select(&order[..held]), train.select(&order[held..]));
