@@ -4,14 +4,16 @@
 //! | --- | --- |
 //! | features of a data set | [`features`], [`pixels`] (the baseline without a network), [`forward`] |
 //! | 20 nearest neighbors | [`knn`], [`knn_result`] |
-//! | logistic regression with a sweep of penalties | [`logistic_regression`], [`Logistic`] |
-//! | linear classifier on frozen features | [`linear_probe`], [`Probe`] |
+//! | logistic regression with a sweep of penalties | [`Logistic`] |
+//! | linear classifier on frozen features | [`Probe`] |
+//! | proof that nothing was changed | [`Frozen`] |
 //! | a random network's fair chance | [`estimate_statistics`] |
 //!
 //! Everything is deterministic for a seed, whatever the number of threads.
 #![doc = include_str!("../README.md")]
 
 mod features;
+mod frozen;
 mod knn;
 mod logistic;
 mod probe;
@@ -22,8 +24,9 @@ mod statistics;
 mod testing;
 
 pub use features::{Features, Transform, features, features_with, forward, pixels};
+pub use frozen::Frozen;
 pub use knn::{knn, knn_result};
-pub use logistic::{Logistic, Regressed, logistic_regression};
-pub use probe::{Fitted, Probe, linear_probe};
-pub use result::EvalResult;
+pub use logistic::{Logistic, Regressed};
+pub use probe::{Fitted, Probe};
+pub use result::{BestEpoch, EvalResult};
 pub use statistics::estimate_statistics;

@@ -11,12 +11,14 @@ use anyhow::{Result, ensure};
 use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradient};
 use diptych_random::Stream;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::rows::{Rows, largest};
 use crate::{EvalResult, Features};
 
 /// How a linear probe is trained. Plain data; the default is the protocol that the module describes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Probe {
     /// Learning rates to try, at batch 256.
     pub learning_rates: Vec<f64>,
@@ -60,16 +62,25 @@ pub struct Fitted {
     pub validation_accuracy: f64,
 }
 
-/// [`Probe::default`] on features of both sets, as a result to be printed or kept.
-///
-/// # Errors
-/// As [`Probe::run`].
-pub fn linear_probe(train: &Features, test: &Features, classes: usize, seed: u64) -> Result<EvalResult> {
-    let found = Probe::default().run(train, test, classes, seed)?;
-    Ok(EvalResult::top1("linear", found.accuracy, test.indices.len()))
-}
-
 impl Probe {
+    /// [`Probe::run`] as a result to be printed or kept.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn result(&self, train: &Features, test: &Features, classes: usize, seed: u64) -> Result<EvalResult> {
+        let found = self.run(train, test, classes, seed)?;
+        let mut result = EvalResult::top1("linear", found.accuracy, test.indices.len());
+        result.chosen.insert("learning_rate".into(), found.learning_rate);
+        result.chosen.insert("weight_decay".into(), found.weight_decay);
+        result.words = format!(
+            "linear classifier on frozen, standardized features of the center view; SGD, {} epochs, batch {}; learning rate and weight decay were chosen on {} % of the training images; last epoch",
+            self.epochs,
+            self.batch_size,
+            100.0 * self.validation
+        );
+        Ok(result)
+    }
+
     /// Trains on `train`, judges on `test`; labels are below `classes`. `seed` gives the validation rows and the order of batches.
     ///
     /// # Errors
@@ -269,7 +280,7 @@ mod tests {
     fn separable_classes_are_learned() -> Result<()> {
         let found = Probe::default().run(&clusters(300, 5, 0.1, 1), &clusters(100, 5, 0.1, 2), 5, 0)?;
         assert_eq!((found.accuracy, found.validation_accuracy), (1.0, 1.0));
-        let result = linear_probe(&clusters(300, 5, 0.1, 1), &clusters(100, 5, 0.1, 2), 5, 0)?;
+        let result = Probe::default().result(&clusters(300, 5, 0.1, 1), &clusters(100, 5, 0.1, 2), 5, 0)?;
         assert_eq!((result.protocol.as_str(), result.value, result.n), ("linear", 1.0, 100));
         Ok(())
     }
@@ -333,10 +344,10 @@ mod tests {
     fn wrong_input_is_named() {
         let rows = clusters(10, 2, 0.1, 12);
         let error = |r: Result<EvalResult>| r.unwrap_err().to_string();
-        let got = error(linear_probe(&rows, &rows, 1, 0));
+        let got = error(Probe::default().result(&rows, &rows, 1, 0));
         assert!(got.contains("a label 1, there are 1 classes"), "{got}");
         let unlabeled = Features { labels: None, ..rows.clone() };
-        let got = error(linear_probe(&rows, &unlabeled, 2, 0));
+        let got = error(Probe::default().result(&rows, &unlabeled, 2, 0));
         assert!(got.contains("needs a label"), "{got}");
     }
 }

@@ -1,9 +1,20 @@
 //! What an evaluation says in the end.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+
+/// The epoch of a training at which the test set was classified best. It was chosen by the test set, so it is no result: it is told because some
+/// papers' codes report it, and shows how much of a difference that makes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// Counted from 1; with several seeds, the first one's.
+    pub epoch: usize,
+    /// The value after it; with several seeds, the mean.
+    pub value: f64,
+}
 
 /// One number with what it was measured on; its JSON is what `eval --json` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +45,15 @@ pub struct EvalResult {
     /// How many seeds, if there are several.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seeds: Option<usize>,
+    /// The protocol in words.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub words: String,
+    /// What was chosen on validation images, by the name of the setting; with several seeds, the first one's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub chosen: BTreeMap<String, f64>,
+    /// Where the value is of the last epoch: the best epoch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub best_epoch: Option<BestEpoch>,
     /// The best of several seeds: shown, not kept in the JSON.
     #[serde(skip)]
     pub best: Option<f64>,
@@ -54,6 +74,9 @@ impl EvalResult {
             mean: None,
             std: None,
             seeds: None,
+            words: String::new(),
+            chosen: BTreeMap::new(),
+            best_epoch: None,
             best: None,
         }
     }
@@ -80,6 +103,8 @@ impl EvalResult {
             all.mean = Some(mean);
             all.std = Some((squares / (n - 1.0)).sqrt());
             all.seeds = Some(results.len());
+            let of_best = results.iter().filter_map(|r| r.best_epoch).map(|best| best.value).sum::<f64>() / n;
+            all.best_epoch = first.best_epoch.map(|best| BestEpoch { value: of_best, ..best });
             all.best = results.iter().map(|r| r.value).reduce(f64::max);
         }
         Ok(all)
@@ -96,6 +121,15 @@ impl Display for EvalResult {
         write!(f, " on {} {} images", self.n, self.split)?;
         if !self.weights.is_empty() {
             write!(f, "; weights {}, data {}", self.weights, self.data)?;
+        }
+        if let Some(best) = self.best_epoch {
+            write!(f, "\n  best epoch {}: {:.2} % (chosen by the test images: no result)", best.epoch, percent(best.value))?;
+        }
+        if !self.words.is_empty() {
+            write!(f, "\n  {}", self.words)?;
+        }
+        for (name, value) in &self.chosen {
+            write!(f, "\n  chosen {}: {value}", name.replace('_', " "))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradi
 use diptych_random::Stream;
 use lbfgs::{Lbfgs, Limits, Sample};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::rows::{Rows, largest};
 use crate::{EvalResult, Features};
@@ -19,7 +20,8 @@ use crate::{EvalResult, Features};
 const BLOCK: usize = 2048;
 
 /// How a logistic regression is fitted. Plain data; the default is SimCLR's sweep.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Logistic {
     /// L2 penalties to try.
     pub penalties: Vec<f64>,
@@ -54,16 +56,23 @@ pub struct Regressed {
     pub objective: f64,
 }
 
-/// [`Logistic::default`] on features of both sets, as a result to be printed or kept.
-///
-/// # Errors
-/// As [`Logistic::run`].
-pub fn logistic_regression(train: &Features, test: &Features, classes: usize, seed: u64) -> Result<EvalResult> {
-    let found = Logistic::default().run(train, test, classes, seed)?;
-    Ok(EvalResult::top1("logistic", found.accuracy, test.indices.len()))
-}
-
 impl Logistic {
+    /// [`Logistic::run`] as a result to be printed or kept.
+    ///
+    /// # Errors
+    /// As [`Logistic::run`].
+    pub fn result(&self, train: &Features, test: &Features, classes: usize, seed: u64) -> Result<EvalResult> {
+        let found = self.run(train, test, classes, seed)?;
+        let mut result = EvalResult::top1("logistic", found.accuracy, test.indices.len());
+        result.chosen.insert("penalty".into(), found.penalty);
+        result.words = format!(
+            "softmax regression by L-BFGS on frozen features as they are; one of {} L2 penalties was chosen on {} % of the training images, then fitted on all",
+            self.penalties.len(),
+            100.0 * self.validation
+        );
+        Ok(result)
+    }
+
     /// Fits all penalties on a part of `train`, chooses by the rest, fits the chosen one on all of it, and judges on `test` once. Labels are below
     /// `classes`; `seed` gives the validation rows. Features are taken as they are.
     ///

@@ -1,0 +1,34 @@
+//! `eval`: how good a backbone's features are, by the papers' protocols.
+
+mod common;
+mod knn;
+mod linear;
+mod logistic;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    protocol: Protocol,
+}
+
+#[derive(Debug, Subcommand)]
+enum Protocol {
+    /// 20 nearest neighbors by cosine similarity, weighted by exp(s / 0.07).
+    Knn(knn::Args),
+    /// A linear classifier on frozen features; the learning rate is chosen on a tenth of the training images.
+    Linear(linear::Args),
+    /// Logistic regression by L-BFGS on frozen features; one of 45 L2 penalties is chosen on a fifth of the training images (SimCLR's and BYOL's transfer
+    /// protocol).
+    Logistic(logistic::Args),
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    match args.protocol {
+        Protocol::Knn(args) => knn::run(&args),
+        Protocol::Linear(args) => linear::run(&args),
+        Protocol::Logistic(args) => logistic::run(&args),
+    }
+}
