@@ -123,7 +123,12 @@ impl Display for EvalResult {
             write!(f, "; weights {}, data {}", self.weights, self.data)?;
         }
         if let Some(best) = self.best_epoch {
-            write!(f, "\n  best epoch {}: {:.2} % (chosen by the test images: no result)", best.epoch, percent(best.value))?;
+            write!(
+                f,
+                "\n  best epoch {}: {:.2} % (chosen by the test images: no result)",
+                best.epoch,
+                percent(best.value)
+            )?;
         }
         if !self.words.is_empty() {
             write!(f, "\n  {}", self.words)?;
