@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::cuda::{self, Toolkit};
 use crate::process::{cargo, root, run};
-use crate::{emulate, tidy};
+use crate::{emulate, guide, tidy};
 
 /// The steps of [`validate`], in order.
-pub(crate) const STEPS: [&str; 7] = ["test", "fmt", "clippy", "doc", "tidy", "package", "cuda"];
+pub(crate) const STEPS: [&str; 8] = ["test", "fmt", "clippy", "doc", "guide", "tidy", "package", "cuda"];
 
 /// Builds the binary that the whole-run tests start, then runs every test of the workspace.
 pub(crate) fn test(args: &[OsString]) -> Result<()> {
@@ -113,6 +113,7 @@ fn step(name: &str) -> Result<()> {
         "fmt" => run(cargo().args(["fmt", "--all", "--check"])),
         "clippy" => run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         "doc" => run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
+        "guide" => guide::build(),
         "tidy" => tidy::run(),
         // The verification build of `cargo package` compiles every crate again, alone; that is done before a release.
         "package" => run(cargo().args(["package", "--workspace", "--no-verify", "--allow-dirty", "--quiet"])),

@@ -10,6 +10,8 @@ mod cuda;
 mod emulate;
 mod emulator;
 mod gpu_pack;
+mod guide;
+mod markdown;
 mod process;
 mod tidy;
 
@@ -54,7 +56,7 @@ enum Habit {
     },
     /// Everything that continuous integration runs
     Validate {
-        /// Leave a step out: test, fmt, clippy, doc, tidy, package or cuda
+        /// Leave a step out: test, fmt, clippy, doc, guide, tidy, package or cuda
         #[arg(long, value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(checks::STEPS))]
         skip: Vec<String>,
     },
@@ -89,6 +91,8 @@ enum Habit {
         #[arg(long, value_name = "DIR", default_value = "target/gpu-pack")]
         out: std::path::PathBuf,
     },
+    /// Build the user's guide from docs/ as a book, and check every link in it
+    Guide,
     /// Build the documentation of all crates
     Docs {
         /// Passed to `cargo doc`, such as --open
@@ -132,6 +136,7 @@ fn run() -> Result<ExitCode> {
         Habit::CudaReport { check } => cuda::report(check),
         Habit::Emulate { filter } => emulate::emulate(filter.as_deref()),
         Habit::GpuPack { out } => gpu_pack::pack(&out),
+        Habit::Guide => guide::build(),
         Habit::Docs { args } => checks::docs(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! Rules on any text file: its length, notes left behind, machine paths, links that lead nowhere.
 
 use super::Finding;
+use crate::markdown::{folder, is_local, resolve, targets};
 
 /// Lines that a source file may have; the aim is 400.
 const MOST_LINES: usize = 450;
@@ -67,17 +68,16 @@ fn machine_paths(path: &str, text: &str) -> Vec<Finding> {
 }
 
 fn links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut findings = Vec::new();
     let mut in_code = false;
     for (i, line) in text.lines().enumerate() {
         in_code ^= line.trim_start().starts_with("```");
         for target in targets(line).filter(|_| !in_code) {
             let file = target.split('#').next().unwrap_or_default();
-            if file.is_empty() || file.contains("://") || file.starts_with("mailto:") {
+            if !is_local(target) {
                 continue;
             }
-            let wanted = resolve(folder, file);
+            let wanted = resolve(folder(path), file);
             if !wanted.as_deref().is_some_and(&exists) {
                 let message = format!("links to {target}, which is not there; correct the link or write the page");
                 findings.push(Finding::new(path, i + 1, message));
@@ -85,29 +85,6 @@ fn links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> 
         }
     }
     findings
-}
-
-/// What stands in the parentheses of `[text](target)`, outside of `code`.
-fn targets(line: &str) -> impl Iterator<Item = &str> {
-    let outside_code = |before: &str| before.matches('`').count().is_multiple_of(2) || before.ends_with('`');
-    let pieces = line.match_indices("](").filter(move |(start, _)| outside_code(&line[..*start]));
-    pieces.filter_map(|(start, _)| {
-        let rest = &line[start + 2..];
-        rest.split([')', ' ']).next()
-    })
-}
-
-/// `folder/link` without `.` and `..`; `None` when it leaves the root.
-fn resolve(folder: &str, link: &str) -> Option<String> {
-    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in link.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()?),
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }
 
 #[cfg(test)]
