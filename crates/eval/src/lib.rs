@@ -5,6 +5,7 @@
 //! | features of a data set | [`features`], [`pixels`] (the baseline without a network), [`forward`] |
 //! | 20 nearest neighbors | [`knn`], [`knn_result`] |
 //! | logistic regression with a sweep of penalties | [`Logistic`] |
+//! | the same for images that show several things | [`Logistic::one_vs_rest`], [`Targets`] |
 //! | linear classifier on frozen features | [`Probe`] |
 //! | proof that nothing was changed | [`Frozen`] |
 //! | a random network's fair chance | [`estimate_statistics`] |
@@ -20,13 +21,15 @@ mod probe;
 mod result;
 mod rows;
 mod statistics;
+mod targets;
 #[cfg(test)]
 mod testing;
 
 pub use features::{Features, Transform, features, features_with, forward, pixels};
 pub use frozen::Frozen;
 pub use knn::{knn, knn_result};
-pub use logistic::{Logistic, Regressed};
+pub use logistic::{Logistic, OneVsRest, Regressed};
 pub use probe::{Fitted, Probe};
 pub use result::{BestEpoch, EvalResult};
 pub use statistics::estimate_statistics;
+pub use targets::Targets;

@@ -1,7 +1,7 @@
 //! Features with labels as plain numbers, for the linear classifiers.
 
 use anyhow::{Result, bail, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use crate::Features;
 
@@ -9,28 +9,43 @@ use crate::Features;
 pub(crate) struct Rows {
     /// `[rows, width]`.
     pub(crate) x: Vec<f32>,
+    /// One for each row, or none at all.
     pub(crate) labels: Vec<u32>,
     pub(crate) width: usize,
 }
 
 impl Rows {
+    /// Features whose labels are all below `classes`.
     pub(crate) fn new(name: &str, features: &Features, classes: usize) -> Result<Self> {
         let labels = features.labels("a linear classifier")?.to_vec();
-        let x: &Tensor = &features.x;
-        let (rows, width) = x.dims2()?;
-        let x = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let rows = Self { labels, ..Self::unlabeled(name, features)? };
         ensure!(
-            rows == labels.len() && rows * width > 0,
-            "linear classifier: {rows} {name} rows of width {width}, {} labels",
-            labels.len()
+            rows.len() == rows.labels.len(),
+            "linear classifier: {} {name} rows of width {}, {} labels",
+            rows.len(),
+            rows.width,
+            rows.labels.len()
         );
+        if let Some(label) = rows.labels.iter().find(|&&l| l as usize >= classes) {
+            bail!("linear classifier: the {name} set has a label {label}, there are {classes} classes")
+        }
+        Ok(rows)
+    }
+
+    /// Features alone; some, and all finite.
+    pub(crate) fn unlabeled(name: &str, features: &Features) -> Result<Self> {
+        let (rows, width) = features.x.dims2()?;
+        let x = features.x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        ensure!(rows * width > 0, "linear classifier: {rows} {name} rows of width {width}");
         if let Some(i) = x.iter().position(|v| !v.is_finite()) {
             bail!("linear classifier: {name} row {} holds {}, which is not finite", i / width, x[i])
         }
-        if let Some(label) = labels.iter().find(|&&l| l as usize >= classes) {
-            bail!("linear classifier: the {name} set has a label {label}, there are {classes} classes")
-        }
-        Ok(Self { x, labels, width })
+        Ok(Self { x, labels: Vec::new(), width })
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.x.len() / self.width
     }
 
     /// Training and test rows of the same width; at least two of the former, since some of them choose among settings.
@@ -45,7 +60,8 @@ impl Rows {
     pub(crate) fn select(&self, rows: &[usize]) -> Self {
         let mut x = Vec::with_capacity(rows.len() * self.width);
         rows.iter().for_each(|&r| x.extend_from_slice(&self.x[r * self.width..(r + 1) * self.width]));
-        Self { x, labels: rows.iter().map(|&r| self.labels[r]).collect(), width: self.width }
+        let labels = if self.labels.is_empty() { Vec::new() } else { rows.iter().map(|&r| self.labels[r]).collect() };
+        Self { x, labels, width: self.width }
     }
 }
 

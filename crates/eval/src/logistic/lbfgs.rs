@@ -62,6 +62,11 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |most, value| value.abs().max(most))
 }
 
+/// What a search over so many numbers holds, in bytes: its pairs, point, direction, two gradients and a trial.
+pub(super) fn bytes(size: usize) -> usize {
+    size_of::<f64>() * size * (2 * MEMORY + 5)
+}
+
 impl Lbfgs {
     pub(super) fn new(start: Vec<f64>, limits: Limits) -> Self {
         Self {
@@ -90,12 +95,24 @@ impl Lbfgs {
         self.finished
     }
 
+    /// Where it ended.
+    pub(super) fn into_point(self) -> Vec<f64> {
+        self.point
+    }
+
     /// The best point so far.
+    #[cfg(test)]
     pub(super) fn point(&self) -> &[f64] {
         &self.point
     }
 
+    /// The value there, or NaN before the first.
+    pub(super) fn value(&self) -> f64 {
+        self.here.as_ref().map_or(f64::NAN, |here| here.value)
+    }
+
     /// Steps taken so far.
+    #[cfg(test)]
     pub(super) fn iterations(&self) -> usize {
         self.iterations
     }

@@ -5,19 +5,22 @@
 //! All penalties are fitted at once: each pass over the features serves every classifier that has not converged.
 
 mod lbfgs;
+mod objective;
+mod one_vs_rest;
 
 use anyhow::{Result, ensure};
-use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradient};
 use diptych_random::Stream;
-use lbfgs::{Lbfgs, Limits, Sample};
+use lbfgs::{Lbfgs, Limits};
+use objective::{Classifiers, Goal, Problem};
+pub use one_vs_rest::OneVsRest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Rows, largest};
 use crate::{EvalResult, Features};
 
-/// Rows that go through all classifiers at once.
-const BLOCK: usize = 2048;
+/// Bytes that the searches which are under way together may hold, unless one holds more.
+const MEMORY: usize = 1 << 30;
 
 /// How a logistic regression is fitted. Plain data; the default is SimCLR's sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,162 +82,97 @@ impl Logistic {
     /// # Errors
     /// If a set has no labels or an unknown one, there are fewer than 2 training rows, a feature is not finite, the widths differ, or there is no penalty.
     pub fn run(&self, train: &Features, test: &Features, classes: usize, seed: u64) -> Result<Regressed> {
-        let positive = self.penalties.iter().all(|penalty| penalty.is_finite() && *penalty >= 0.0);
-        ensure!(
-            !self.penalties.is_empty() && positive,
-            "logistic regression: penalties are numbers from 0 up, one at least"
-        );
+        self.check()?;
         let (train, test) = Rows::both(train, test, classes)?;
-        let n = train.labels.len();
-        let order = Stream::named(seed, "logistic.validation").permutation(n);
-        let held = ((n as f64 * self.validation).round() as usize).clamp(1, n - 1);
-        let (validation, rest) = (train.select(&order[..held]), train.select(&order[held..]));
-        let fitted = self.fit(&rest, &self.penalties, classes);
-        let scores = fitted.accuracies(&validation);
-        // Of equal accuracies the stronger penalty.
-        let best = (0..scores.len())
-            .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(self.penalties[a].total_cmp(&self.penalties[b])));
-        let best = best.unwrap_or(0);
-        let chosen = self.fit(&train, &self.penalties[best..=best], classes);
-        let predictions = chosen.predictions(&test);
+        let (held, rest) = divided(train.len(), self.validation, seed);
+        let (validation, rest) = (train.select(&held), train.select(&rest));
+        let problem = |rows| Problem { rows, goal: Goal::One(&rows.labels), classes };
+        let scores = accuracies(&self.fit(problem(&rest), &self.penalties).0, &validation);
+        let best = self.best(&scores);
+        let (chosen, objectives) = self.fit(problem(&train), &self.penalties[best..=best]);
+        let predictions = predictions(&chosen, &test);
         Ok(Regressed {
             accuracy: diptych_metrics::accuracy(&predictions, &test.labels)?,
             predictions,
             penalty: self.penalties[best],
             validation_accuracy: scores[best],
-            objective: chosen.objectives[0],
+            objective: objectives[0],
         })
     }
 
-    /// One classifier for each penalty.
-    fn fit(&self, rows: &Rows, penalties: &[f64], classes: usize) -> Classifiers {
+    /// One classifier for each penalty, and the objective of each.
+    fn fit(&self, problem: Problem, penalties: &[f64]) -> (Classifiers, Vec<f64>) {
         let limits = Limits { gradient: self.tolerance, iterations: self.iterations };
-        let size = classes * (rows.width + 1);
-        let mut searches: Vec<(f64, Lbfgs, f64)> =
-            penalties.iter().map(|penalty| (*penalty, Lbfgs::new(vec![0.0; size], limits), f64::NAN)).collect();
-        loop {
-            let active: Vec<usize> = (0..searches.len()).filter(|i| !searches[*i].1.finished()).collect();
-            if active.is_empty() {
-                break;
-            }
-            let points: Vec<Vec<f64>> = active.iter().map(|i| searches[*i].1.wanted()).collect();
-            let chosen: Vec<f64> = active.iter().map(|i| searches[*i].0).collect();
-            for (i, sample) in active.into_iter().zip(evaluate(rows, &points, &chosen, classes)) {
-                let (_, search, value) = &mut searches[i];
-                let before = search.iterations();
-                let told = sample.value;
-                search.tell(sample);
-                if search.iterations() > before || value.is_nan() {
-                    *value = told;
+        let (mut points, mut objectives) = (Vec::new(), Vec::new());
+        for penalties in penalties.chunks((MEMORY / lbfgs::bytes(problem.size())).max(1)) {
+            let mut searches: Vec<Lbfgs> =
+                penalties.iter().map(|_| Lbfgs::new(vec![0.0; problem.size()], limits)).collect();
+            loop {
+                let active: Vec<usize> = (0..searches.len()).filter(|i| !searches[*i].finished()).collect();
+                if active.is_empty() {
+                    break;
                 }
+                let wanted: Vec<Vec<f64>> = active.par_iter().map(|i| searches[*i].wanted()).collect();
+                let chosen: Vec<f64> = active.iter().map(|i| penalties[*i]).collect();
+                let samples = problem.evaluate(&wanted, &chosen);
+                let unfinished = searches.par_iter_mut().filter(|search| !search.finished()).collect::<Vec<_>>();
+                unfinished.into_par_iter().zip(samples).for_each(|(search, sample)| search.tell(sample));
             }
+            objectives.extend(searches.iter().map(Lbfgs::value));
+            points.extend(searches.into_iter().map(Lbfgs::into_point));
         }
-        let objectives = searches.iter().map(|(.., value)| *value).collect();
-        let points: Vec<&[f64]> = searches.iter().map(|(_, search, _)| search.point()).collect();
-        let (w, b) = side_by_side(&points, classes, rows.width);
-        Classifiers { w, b, classes, width: rows.width, objectives }
+        (Classifiers::at(&points, problem.classes, problem.rows.width), objectives)
+    }
+
+    fn check(&self) -> Result<()> {
+        let positive = self.penalties.iter().all(|penalty| penalty.is_finite() && *penalty >= 0.0);
+        ensure!(
+            !self.penalties.is_empty() && positive,
+            "logistic regression: penalties are numbers from 0 up, one at least"
+        );
+        ensure!(
+            (0.0..1.0).contains(&self.validation),
+            "logistic regression: validation is {}, it must be a share of the training rows, from 0 up and below 1",
+            self.validation
+        );
+        ensure!(
+            self.tolerance > 0.0 && self.iterations > 0,
+            "logistic regression: tolerance {} and iterations {} must be above 0",
+            self.tolerance,
+            self.iterations
+        );
+        Ok(())
+    }
+
+    /// The best of the scores, one for each penalty: of equal ones that of the stronger penalty.
+    fn best(&self, scores: &[f64]) -> usize {
+        let stronger = |a: usize, b: usize| self.penalties[a].total_cmp(&self.penalties[b]);
+        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(stronger(a, b)));
+        best.unwrap_or(0)
     }
 }
 
-/// Weights `[all classes, width]` and biases of several points, each `[classes, width]` and then `[classes]`.
-fn side_by_side(points: &[impl AsRef<[f64]>], classes: usize, width: usize) -> (Vec<f32>, Vec<f32>) {
-    let (mut w, mut b) = (Vec::new(), Vec::new());
-    for point in points {
-        let (weights, biases) = point.as_ref().split_at(classes * width);
-        w.extend(weights.iter().map(|value| *value as f32));
-        b.extend(biases.iter().map(|value| *value as f32));
-    }
-    (w, b)
+/// Rows that choose and rows to fit, both drawn by the seed.
+fn divided(n: usize, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut held = Stream::named(seed, "logistic.validation").permutation(n);
+    let rest = held.split_off(((n as f64 * share).round() as usize).clamp(1, n - 1));
+    (held, rest)
 }
 
-/// The mean objective and its gradient at one point for each penalty. Products are f32, sums over rows f64.
-fn evaluate(rows: &Rows, points: &[Vec<f64>], penalties: &[f64], classes: usize) -> Vec<Sample> {
-    let (n, width, outputs) = (rows.labels.len(), rows.width, points.len() * classes);
-    let (w, b) = side_by_side(points, classes, width);
-    let mut losses = vec![0f64; points.len()];
-    let (mut dw, mut db) = (vec![0f64; outputs * width], vec![0f64; outputs]);
-    for (x, labels) in rows.x.chunks(BLOCK * width).zip(rows.labels.chunks(BLOCK)) {
-        let extents = Extents { rows: labels.len(), inputs: width, outputs };
-        let mut p = forward(x, &w, Some(&b), extents);
-        let parts: Vec<Vec<f64>> = p
-            .par_chunks_exact_mut(outputs)
-            .zip(labels)
-            .map(|(row, label)| softmax(row, *label as usize, classes))
-            .collect();
-        for part in &parts {
-            losses.iter_mut().zip(part).for_each(|(sum, loss)| *sum += loss);
+/// The accuracy of each classifier.
+fn accuracies(classifiers: &Classifiers, rows: &Rows) -> Vec<f64> {
+    let mut right = vec![0usize; classifiers.count()];
+    classifiers.judge(rows, |i, row| {
+        for (right, logits) in right.iter_mut().zip(row.chunks_exact(classifiers.classes())) {
+            *right += usize::from(largest(logits) == rows.labels[i]);
         }
-        let add = |sums: &mut [f64], part: &[f32]| sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += f64::from(*v));
-        add(&mut dw, &weight_gradient(&p, x, extents));
-        add(&mut db, &bias_gradient(&p, extents));
-    }
-    let share = 1.0 / n as f64;
-    let sample = |i: usize| {
-        let weights = &points[i][..classes * width];
-        let penalty = penalties[i] * share;
-        let square: f64 = weights.iter().map(|w| w * w).sum();
-        let of_weights = dw[i * classes * width..][..classes * width].iter().zip(weights);
-        let mut gradient: Vec<f64> = of_weights.map(|(g, w)| g * share + penalty * w).collect();
-        gradient.extend(db[i * classes..][..classes].iter().map(|g| g * share));
-        Sample { value: losses[i] * share + 0.5 * penalty * square, gradient }
-    };
-    (0..points.len()).map(sample).collect()
+    });
+    right.into_iter().map(|right| right as f64 / rows.len() as f64).collect()
 }
 
-/// Turns a row's logits into `softmax - onehot` for each classifier; gives the cross entropies.
-fn softmax(row: &mut [f32], label: usize, classes: usize) -> Vec<f64> {
-    row.chunks_exact_mut(classes)
-        .map(|p| {
-            let top = p.iter().fold(f32::NEG_INFINITY, |most, v| most.max(*v));
-            let own = p[label];
-            let mut sum = 0f64;
-            for v in p.iter_mut() {
-                let e = f64::from(*v - top).exp();
-                sum += e;
-                *v = e as f32;
-            }
-            p.iter_mut().for_each(|v| *v = (f64::from(*v) / sum) as f32);
-            p[label] -= 1.0;
-            sum.ln() + f64::from(top - own)
-        })
-        .collect()
-}
-
-/// Fitted classifiers side by side.
-struct Classifiers {
-    w: Vec<f32>,
-    b: Vec<f32>,
-    classes: usize,
-    width: usize,
-    objectives: Vec<f64>,
-}
-
-impl Classifiers {
-    /// The classes that each classifier gives a row, row by row.
-    fn judge(&self, rows: &Rows, mut see: impl FnMut(usize, &[f32])) {
-        let outputs = self.b.len();
-        for (block, (x, labels)) in rows.x.chunks(BLOCK * self.width).zip(rows.labels.chunks(BLOCK)).enumerate() {
-            let extents = Extents { rows: labels.len(), inputs: self.width, outputs };
-            let logits = forward(x, &self.w, Some(&self.b), extents);
-            logits.chunks_exact(outputs).enumerate().for_each(|(i, row)| see(block * BLOCK + i, row));
-        }
-    }
-
-    /// The accuracy of each classifier.
-    fn accuracies(&self, rows: &Rows) -> Vec<f64> {
-        let mut right = vec![0usize; self.b.len() / self.classes];
-        self.judge(rows, |i, row| {
-            for (right, logits) in right.iter_mut().zip(row.chunks_exact(self.classes)) {
-                *right += usize::from(largest(logits) == rows.labels[i]);
-            }
-        });
-        right.into_iter().map(|right| right as f64 / rows.labels.len() as f64).collect()
-    }
-
-    /// The first classifier's classes.
-    fn predictions(&self, rows: &Rows) -> Vec<u32> {
-        let mut predictions = Vec::with_capacity(rows.labels.len());
-        self.judge(rows, |_, row| predictions.push(largest(&row[..self.classes])));
-        predictions
-    }
+/// The first classifier's classes.
+fn predictions(classifiers: &Classifiers, rows: &Rows) -> Vec<u32> {
+    let mut predictions = Vec::with_capacity(rows.len());
+    classifiers.judge(rows, |_, row| predictions.push(largest(&row[..classifiers.classes()])));
+    predictions
 }
