@@ -17,6 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
+import evaluation
 import losses
 import operations
 import ops
@@ -37,6 +38,7 @@ KINDS = {
     "lars": optim.Optimizer,
     "sgd": optim.Optimizer,
     "ema": optim.Ema,
+    "logistic": evaluation.Logistic,
     "views": views.Views,
     "operation": operations.Operation,
     "pipeline": pipelines.Pipelines,

@@ -28,7 +28,7 @@ mod testing;
 pub use features::{Features, Transform, features, features_with, forward, pixels};
 pub use frozen::Frozen;
 pub use knn::{knn, knn_result};
-pub use logistic::{Logistic, OneVsRest, Regressed};
+pub use logistic::{Logistic, OneVsRest, Point, Regressed};
 pub use probe::{Fitted, Probe};
 pub use result::{BestEpoch, EvalResult};
 pub use statistics::estimate_statistics;

@@ -1,6 +1,7 @@
 //! The suites: one file each, and a line in [`SUITES`].
 
 mod augment;
+mod eval;
 mod loader;
 mod losses;
 mod ops;
@@ -36,6 +37,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite { name: "augment", about: "Random views: single operations and whole recipes", cases: augment::cases },
     Suite { name: "loader", about: "From image files to batches of views, and packed files", cases: loader::cases },
+    Suite { name: "eval", about: "Evaluations of features", cases: |setting| eval::cases(setting.scale) },
     Suite {
         name: "step",
         about: "Whole training steps: forward, backward, optimizer",

@@ -59,6 +59,17 @@ pub struct Regressed {
     pub objective: f64,
 }
 
+/// The fit for one of several penalties.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// The L2 penalty.
+    pub penalty: f64,
+    /// The objective, by the number of rows.
+    pub objective: f64,
+    /// Share of the rows to which it was fitted that it classifies rightly.
+    pub accuracy: f64,
+}
+
 impl Logistic {
     /// [`Logistic::run`] as a result to be printed or kept.
     ///
@@ -98,6 +109,19 @@ impl Logistic {
             validation_accuracy: scores[best],
             objective: objectives[0],
         })
+    }
+
+    /// Fits all penalties on all of `train`, whose labels are below `classes`, in their order.
+    ///
+    /// # Errors
+    /// If the settings are wrong, the set has no labels or an unknown one, or a feature is not finite.
+    pub fn path(&self, train: &Features, classes: usize) -> Result<Vec<Point>> {
+        self.check()?;
+        let rows = Rows::new("training", train, classes)?;
+        let problem = Problem { rows: &rows, goal: Goal::One(&rows.labels), classes };
+        let (classifiers, objectives) = self.fit(problem, &self.penalties);
+        let found = self.penalties.iter().zip(objectives).zip(accuracies(&classifiers, &rows));
+        Ok(found.map(|((penalty, objective), accuracy)| Point { penalty: *penalty, objective, accuracy }).collect())
     }
 
     /// One classifier for each penalty, and the objective of each.
