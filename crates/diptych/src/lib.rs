@@ -21,6 +21,7 @@ pub use diptych_optim as optim;
 pub use diptych_random as random;
 pub use diptych_trainer as trainer;
 
+pub mod projector;
 pub mod protocols;
 pub mod recipes;
 pub mod sweep;

@@ -19,6 +19,13 @@ macro_rules! embedded {
 }
 
 embedded! {
+    "finetune/barlow_twins_10pct",
+    "finetune/barlow_twins_1pct",
+    "finetune/full",
+    "finetune/simclr_10pct",
+    "finetune/simclr_1pct",
+    "finetune/swav_10pct",
+    "finetune/swav_1pct",
     "logistic/simclr",
 }
 
@@ -64,7 +71,7 @@ fn find(protocol: &str, name: &str) -> anyhow::Result<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Logistic, Probe};
+    use crate::eval::{FineTune, Logistic, Probe};
 
     fn error<T: Serialize + DeserializeOwned + Default>(protocol: &str, recipe: Option<&str>, key: &str) -> String {
         settings::<T>(protocol, recipe, &[key.to_string()]).err().unwrap().to_string()
@@ -77,6 +84,7 @@ mod tests {
             let about = toml::from_str::<Table>(text)?.get("about").and_then(|about| about.as_str().map(str::len));
             assert!(about.is_some_and(|length| length > 20), "{name}");
             match protocol {
+                "finetune" => settings::<FineTune>(protocol, Some(short), &[])?.check()?,
                 "linear" => assert_ne!(settings::<Probe>(protocol, Some(short), &[])?.epochs, 0, "{name}"),
                 "logistic" => {
                     assert!(!settings::<Logistic>(protocol, Some(short), &[])?.penalties.is_empty(), "{name}")

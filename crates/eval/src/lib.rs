@@ -1,4 +1,4 @@
-//! What a frozen backbone is worth: its features, judged by neighbors and by a linear classifier.
+//! What a backbone is worth: its features, judged by neighbors and by a linear classifier, and what fine-tuning makes of it.
 //!
 //! | protocol | function |
 //! | --- | --- |
@@ -7,6 +7,7 @@
 //! | logistic regression with a sweep of penalties | [`Logistic`] |
 //! | the same for images that show several things | [`Logistic::one_vs_rest`], [`Targets`] |
 //! | linear classifier on frozen features | [`Probe`] |
+//! | fine-tuning on all labels or a share of them | [`FineTune`], [`Network`] |
 //! | proof that nothing was changed | [`Frozen`] |
 //! | a random network's fair chance | [`estimate_statistics`] |
 //!
@@ -14,6 +15,7 @@
 #![doc = include_str!("../README.md")]
 
 mod features;
+mod finetune;
 mod frozen;
 mod knn;
 mod logistic;
@@ -26,6 +28,7 @@ mod targets;
 mod testing;
 
 pub use features::{Features, Transform, features, features_with, forward, pixels};
+pub use finetune::{FineTune, FineTuneFrom, FineTuned, HeadInit, Network, Tuning};
 pub use frozen::Frozen;
 pub use knn::{knn, knn_result};
 pub use logistic::{Logistic, OneVsRest, Point, Regressed};

@@ -19,7 +19,7 @@ pub struct BestEpoch {
 /// One number with what it was measured on; its JSON is what `eval --json` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
-    /// How it was measured: `knn`, `linear` or `logistic`.
+    /// How it was measured: `knn`, `linear`, `logistic` or `finetune`.
     pub protocol: String,
     /// What was measured: `top1`.
     pub metric: String,
@@ -28,6 +28,9 @@ pub struct EvalResult {
     /// The top-1 accuracy, where that is what was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub top1: Option<f64>,
+    /// The top-5 accuracy, where it was measured too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub top5: Option<f64>,
     /// Which images it was measured on: `test`.
     pub split: String,
     /// How many.
@@ -67,6 +70,7 @@ impl EvalResult {
             metric: "top1".into(),
             value: accuracy,
             top1: Some(accuracy),
+            top5: None,
             split: "test".into(),
             n,
             weights: String::new(),
@@ -100,6 +104,7 @@ impl EvalResult {
             let squares = results.iter().map(|r| (r.value - mean).powi(2)).sum::<f64>();
             all.value = mean;
             all.top1 = first.top1.map(|_| mean);
+            all.top5 = first.top5.map(|_| results.iter().filter_map(|r| r.top5).sum::<f64>() / n);
             all.mean = Some(mean);
             all.std = Some((squares / (n - 1.0)).sqrt());
             all.seeds = Some(results.len());
@@ -121,6 +126,9 @@ impl Display for EvalResult {
         write!(f, " on {} {} images", self.n, self.split)?;
         if !self.weights.is_empty() {
             write!(f, "; weights {}, data {}", self.weights, self.data)?;
+        }
+        if let Some(top5) = self.top5 {
+            write!(f, "\n  top5: {:.2} %", percent(top5))?;
         }
         if let Some(best) = self.best_epoch {
             write!(

@@ -7,6 +7,7 @@ mod augment_quality;
 mod augment_scene;
 mod backbones;
 mod evaluation;
+mod finetune;
 mod heads;
 mod losses;
 mod methods;

@@ -6,6 +6,7 @@ mod channels;
 #[cfg(unix)]
 mod disk;
 mod evaluate;
+mod finetune;
 #[cfg(unix)]
 mod kill;
 mod packed;

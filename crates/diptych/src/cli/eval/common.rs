@@ -81,11 +81,16 @@ pub(super) type Pair = (Features, Features);
 impl Common {
     /// Opens weights and data: labeled, with a test split.
     pub(super) fn open(&self) -> Result<Opened> {
+        self.open_among(None)
+    }
+
+    /// [`Self::open`], with the training images that the text file `list` names, if there is one.
+    pub(super) fn open_among(&self, list: Option<PathBuf>) -> Result<Opened> {
         let weights = match self.baseline {
             None => self.weights.open()?,
             Some(_) => weights::build(&self.weights.source(), 0)?,
         };
-        let (path, splits) = self.splits(&weights)?;
+        let (path, splits) = self.splits_among(&weights, list)?;
         if splits.test.is_none() {
             return Err(BadInput(format!("{path} has no test images; give them with --test")).into());
         }
@@ -98,7 +103,7 @@ impl Common {
     }
 
     /// The images to evaluate on: as told, or those of the run.
-    pub(super) fn splits(&self, weights: &Weights) -> Result<(String, Splits)> {
+    fn splits_among(&self, weights: &Weights, list: Option<PathBuf>) -> Result<(String, Splits)> {
         let kept = weights.data.as_ref();
         let Some(path) = self.data.clone().or_else(|| kept.map(|data| data.path.clone().into())) else {
             let message = "--data is needed: a folder with one folder per class, or a known format";
@@ -107,6 +112,7 @@ impl Common {
         let same = kept.filter(|data| self.data.as_ref().is_none_or(|given| given.as_os_str() == data.path.as_str()));
         let size = |n: usize| (n > 0).then_some(n);
         let options = OpenOptions {
+            subset: list,
             test: self.test.clone().or_else(|| same.filter(|d| !d.test.is_empty()).map(|d| d.test.clone().into())),
             train_size: self.train_size.or_else(|| same.and_then(|d| size(d.train_size))),
             test_size: self.test_size.or_else(|| same.and_then(|d| size(d.test_size))),

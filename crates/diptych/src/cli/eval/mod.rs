@@ -1,6 +1,7 @@
 //! `eval`: how good a backbone's features are, by the papers' protocols.
 
 mod common;
+mod finetune;
 mod knn;
 mod linear;
 mod logistic;
@@ -23,6 +24,8 @@ enum Protocol {
     /// Logistic regression by L-BFGS on frozen features; one of 45 L2 penalties is chosen on a fifth of the training images (SimCLR's and BYOL's transfer
     /// protocol).
     Logistic(logistic::Args),
+    /// Backbone and a linear classifier trained together on 1 %, 10 % or all of the labels.
+    Finetune(finetune::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -30,5 +33,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Protocol::Knn(args) => knn::run(&args),
         Protocol::Linear(args) => linear::run(&args),
         Protocol::Logistic(args) => logistic::run(&args),
+        Protocol::Finetune(args) => finetune::run(&args),
     }
 }
