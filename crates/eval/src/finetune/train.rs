@@ -197,7 +197,7 @@ mod tests {
     use candle_core::Device;
     use diptych_nn::{Backbone, Conv2d, Group, global_avg_pool, relu, segment};
 
-    /// One convolution, drawn at random.
+    /// One convolution.
     struct Convolved(Conv2d);
 
     impl Backbone for Convolved {
@@ -214,21 +214,25 @@ mod tests {
         }
 
         fn out_dim(&self) -> usize {
-            1
+            4
         }
     }
 
     fn network() -> Result<Network> {
         let mut params = ParamStore::new(2, &Device::Cpu);
-        let conv = Conv2d::new(&mut params.scope(Group::Trunk), 3, 1, 3, 1, 1)?;
+        let conv = Conv2d::new(&mut params.scope(Group::Trunk), 3, 4, 3, 1, 1)?;
+        for (_, param) in params.trainable() {
+            param.var.set(&param.var.ones_like()?.affine(0.1, 0.0)?)?;
+        }
         Network::new(Box::new(Convolved(conv)), params)
     }
 
     fn settings() -> FineTune {
-        FineTune { epochs: 12, batch_size: 20, trunk_lr: 1.0, head_lr: 1.0, ..FineTune::default() }
+        let head_init = crate::HeadInit::Uniform;
+        FineTune { epochs: 12, batch_size: 20, trunk_lr: 2.0, head_lr: 2.0, head_init, ..FineTune::default() }
     }
 
-    /// One feature that was drawn at random hardly tells three colors apart; trained, it does. The same seed gives the same network, another one not.
+    /// Filters that see brightness alone do not tell colors apart; trained, they do. The same seed gives the same network, another one not.
     #[test]
     fn what_a_frozen_network_cannot_tell_is_learned() -> Result<()> {
         let (train, test): (Arc<dyn Dataset>, Arc<dyn Dataset>) =
@@ -243,7 +247,7 @@ mod tests {
             settings().run(&mut network, (&train, &test), &transform(32, 1), seed, watch)
         };
         let (first, other, again) = (tune(1)?, tune(2)?, tune(1)?);
-        assert!(first.accuracy > probe + 0.05, "fine-tuned {}, linear probe {probe}", first.accuracy);
+        assert!(first.accuracy > 0.9 && probe < 0.6, "fine-tuned {}, linear probe {probe}", first.accuracy);
         assert!(first.losses.last() < first.losses.first(), "{:?}", first.losses);
         assert_eq!((&first.losses, &first.predictions), (&again.losses, &again.predictions));
         assert_ne!(first.losses, other.losses);
