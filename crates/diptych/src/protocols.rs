@@ -26,6 +26,13 @@ embedded! {
     "finetune/simclr_1pct",
     "finetune/swav_10pct",
     "finetune/swav_1pct",
+    "linear/barlow_twins",
+    "linear/byol",
+    "linear/moco",
+    "linear/simclr",
+    "linear/simsiam",
+    "linear/swav",
+    "logistic/byol",
     "logistic/simclr",
 }
 

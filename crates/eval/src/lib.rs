@@ -32,7 +32,7 @@ pub use finetune::{FineTune, FineTuneFrom, FineTuned, HeadInit, Network, Tuning}
 pub use frozen::Frozen;
 pub use knn::{knn, knn_result};
 pub use logistic::{Logistic, OneVsRest, Point, Regressed};
-pub use probe::{Fitted, Probe};
+pub use probe::{Augment, Fitted, Images, Init, Optimizer, Probe, Scaling, Schedule};
 pub use result::{BestEpoch, EvalResult};
 pub use statistics::estimate_statistics;
 pub use targets::Targets;

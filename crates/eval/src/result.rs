@@ -28,7 +28,7 @@ pub struct EvalResult {
     /// The top-1 accuracy, where that is what was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub top1: Option<f64>,
-    /// The top-5 accuracy, where it was measured too.
+    /// Share of the images whose class is among the first five, where a classifier ranks more than five classes; with several seeds, the mean.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub top5: Option<f64>,
     /// Which images it was measured on: `test`.

@@ -6,6 +6,7 @@ use candle_core::DType;
 use crate::Features;
 
 /// Features with labels, as plain numbers.
+#[derive(Clone)]
 pub(crate) struct Rows {
     /// `[rows, width]`.
     pub(crate) x: Vec<f32>,

@@ -15,3 +15,4 @@ mod metrics;
 mod ops;
 mod optim;
 mod place;
+mod probe;
