@@ -91,6 +91,18 @@ pub fn embedding_std(x: &Tensor) -> Result<f64> {
     Ok(var.iter().map(|v| v.sqrt()).sum::<f64>() / x.cols as f64)
 }
 
+/// Mean and standard deviation (biased) of the lengths of the rows of `x` `[M, F]`, before any normalization.
+///
+/// # Errors
+/// If x is not a matrix or a value is not finite.
+pub fn norms(x: &Tensor) -> Result<(f64, f64)> {
+    let x = Matrix::finite("norms", x)?;
+    let lengths: Vec<f64> = x.iter().map(|r| r.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()).collect();
+    let mean = lengths.iter().sum::<f64>() / x.rows as f64;
+    let var = lengths.iter().map(|length| (length - mean).powi(2)).sum::<f64>() / x.rows as f64;
+    Ok((mean, var.sqrt()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +165,12 @@ mod tests {
     fn std_of_a_hand_made_case() -> Result<()> {
         assert_eq!(embedding_std(&Tensor::new(&[[3f32, 0.0], [-1.0, 0.0]], &Device::Cpu)?)?, 0.5);
         assert!(embedding_std(&Tensor::new(&[[f32::NAN, 0.0]], &Device::Cpu)?)?.is_nan());
+        Ok(())
+    }
+
+    #[test]
+    fn lengths_of_a_hand_made_case() -> Result<()> {
+        assert_eq!(norms(&Tensor::new(&[[3f32, 4.0], [0.0, 7.0]], &Device::Cpu)?)?, (6.0, 1.0));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use diptych_random::Stream;
 /// Centers and assignments of a clustering.
 #[derive(Clone, Debug)]
 pub struct Clusters {
-    /// `[K, F]` f32, each at length 1.
+    /// `[K, F]` f32; of [`spherical_kmeans`], each at length 1.
     pub centers: Tensor,
     /// Each row's center.
     pub assignments: Vec<u32>,

@@ -1,14 +1,9 @@
-//! Nearest neighbors by cosine similarity, and the weighted kNN classifier of instance discrimination.
+//! The weighted kNN classifier of instance discrimination.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::matrix::Matrix;
-
-/// Queries of one product.
-const QUERIES: usize = 256;
-/// Bank rows of one product: with [`QUERIES`], 2 MB of similarities at a time.
-const BANK: usize = 2048;
+use crate::nearest::nearest;
 
 /// What [`knn`] found.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,52 +14,6 @@ pub struct Knn {
     pub predictions: Vec<u32>,
     /// The neighbors that voted, see [`nearest`].
     pub neighbors: Vec<Vec<(u32, f32)>>,
-}
-
-/// The `k` rows of `bank` most similar to each row of `queries`, best first: (row of the bank, cosine similarity).
-///
-/// `queries`: `[Q, F]`, `bank`: `[M, F]`; both are L2-normalized here, a zero row has similarity 0 to all. Of equal similarities the
-/// lower row comes first. Memory is O((Q + M) F + Q k): similarities are made block by block.
-///
-/// # Errors
-/// If the widths differ, `k` is 0 or larger than M, or a value is not finite.
-pub fn nearest(queries: &Tensor, bank: &Tensor, k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
-    let queries = Matrix::finite("kNN: the queries", queries)?.normalized();
-    let bank = Matrix::finite("kNN: the bank", bank)?.normalized();
-    if queries.cols != bank.cols {
-        bail!("kNN: queries have {} features, the bank {}", queries.cols, bank.cols)
-    }
-    if k == 0 || k > bank.rows {
-        bail!("kNN: k = {k} with a bank of {} rows; k must lie between 1 and that", bank.rows)
-    }
-    let blocks = (0..queries.rows)
-        .step_by(QUERIES)
-        .map(|start| queries.block(start, QUERIES))
-        .collect::<Result<Vec<Tensor>>>()?;
-    let mut best: Vec<Vec<(u32, f32)>> = (0..queries.rows).map(|_| Vec::with_capacity(k + 1)).collect();
-    for start in (0..bank.rows).step_by(BANK) {
-        let columns = bank.block(start, BANK)?.t()?;
-        let valid = BANK.min(bank.rows - start);
-        for (block, best) in blocks.iter().zip(best.chunks_mut(QUERIES)) {
-            let similarities = block.matmul(&columns)?.flatten_all()?.to_vec1::<f32>()?;
-            best.par_iter_mut()
-                .zip(similarities.par_chunks(BANK))
-                .for_each(|(best, row)| keep(best, &row[..valid], start, k));
-        }
-    }
-    Ok(best)
-}
-
-/// Takes the rows `start..` of the bank into the list of the `k` best. Rows come in order, so that an equal one goes behind.
-fn keep(best: &mut Vec<(u32, f32)>, similarities: &[f32], start: usize, k: usize) {
-    for (i, &similarity) in similarities.iter().enumerate() {
-        if best.len() == k && best[k - 1].1 >= similarity {
-            continue;
-        }
-        let place = best.partition_point(|&(_, s)| s >= similarity);
-        best.insert(place, ((start + i) as u32, similarity));
-        best.truncate(k);
-    }
 }
 
 /// Weighted kNN classification (Wu et al. 2018, arXiv:1805.01978, section 3.4): each of the `k` nearest training rows votes for its class
@@ -100,23 +49,58 @@ pub fn knn(
             bail!("kNN: {name} features of shape {:?} with {} labels", x.dims(), labels.len())
         }
     }
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        bail!("kNN: temperature {temperature}; expected a positive number, usually 0.07")
-    }
     let neighbors = nearest(test, train, k)?;
-    let predictions: Vec<u32> = neighbors.iter().map(|n| vote(n, train_labels, temperature)).collect();
+    let predictions = classify(&neighbors, train_labels, k, Votes::Weighted { temperature })?;
     let accuracy = crate::accuracy(&predictions, test_labels)?;
     Ok(Knn { accuracy, predictions, neighbors })
 }
 
+/// How much each neighbor's vote counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Votes {
+    /// `exp(similarity / temperature)` (Wu et al. 2018, arXiv:1805.01978, section 3.4).
+    Weighted {
+        /// The lower, the more the nearest count.
+        temperature: f64,
+    },
+    /// One each.
+    Uniform,
+}
+
+/// The class that the first `k` neighbors of each row vote for; `neighbors` as [`nearest`] gives them, `labels` those of the bank. Classes are those of
+/// the labels, whatever their numbers. Ties go to the lower class.
+///
+/// One search for the largest `k` serves every smaller one and every way of voting.
+///
+/// # Errors
+/// If the temperature is not positive, `k` is 0 or there are fewer neighbors, or one of them has no label.
+pub fn classify(neighbors: &[Vec<(u32, f32)>], labels: &[u32], k: usize, votes: Votes) -> Result<Vec<u32>> {
+    if let Votes::Weighted { temperature } = votes
+        && !(temperature > 0.0 && temperature.is_finite())
+    {
+        bail!("kNN: temperature {temperature}; expected a positive number, usually 0.07")
+    }
+    let fewest = neighbors.iter().map(Vec::len).min().unwrap_or(k);
+    if k == 0 || k > fewest {
+        bail!("kNN: k = {k} with {fewest} neighbors; k must lie between 1 and that")
+    }
+    if let Some((row, _)) = neighbors.iter().flatten().find(|(row, _)| *row as usize >= labels.len()) {
+        bail!("kNN: row {row} is a neighbor, but there are {} labels", labels.len())
+    }
+    Ok(neighbors.par_iter().map(|neighbors| vote(&neighbors[..k], labels, votes)).collect())
+}
+
 /// The class with the largest weight; the lower one of equals.
-fn vote(neighbors: &[(u32, f32)], labels: &[u32], temperature: f64) -> u32 {
+fn vote(neighbors: &[(u32, f32)], labels: &[u32], how: Votes) -> u32 {
     let Some(&(_, top)) = neighbors.first() else { return 0 };
     let mut votes: Vec<(u32, f64)> = Vec::with_capacity(neighbors.len());
     for &(row, similarity) in neighbors {
         let class = labels[row as usize];
-        // Relative to the nearest, so that no temperature overflows.
-        let weight = (f64::from(similarity - top) / temperature).exp();
+        let weight = match how {
+            // Relative to the nearest, so that no temperature overflows.
+            Votes::Weighted { temperature } => (f64::from(similarity - top) / temperature).exp(),
+            Votes::Uniform => 1.0,
+        };
         match votes.iter_mut().find(|(c, _)| *c == class) {
             Some((_, sum)) => *sum += weight,
             None => votes.push((class, weight)),
@@ -132,54 +116,6 @@ mod tests {
     use crate::testing::{random, rotate};
     use candle_core::Device;
 
-    /// Sorting all similarities, taken in f64, must give the same neighbors.
-    #[test]
-    fn neighbors_equal_brute_force_over_several_blocks() -> Result<()> {
-        let (queries, bank, k) = (random(QUERIES + 3, 7, 1), random(BANK * 2 + 5, 7, 2), 9);
-        let found = nearest(&queries, &bank, k)?;
-        let unit = |x: &Tensor| -> Result<Vec<Vec<f64>>> {
-            Ok(x.to_vec2::<f32>()?
-                .iter()
-                .map(|r| {
-                    let norm = r.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-                    r.iter().map(|&v| f64::from(v) / norm).collect()
-                })
-                .collect())
-        };
-        let (queries, bank) = (unit(&queries)?, unit(&bank)?);
-        for (q, found) in queries.iter().zip(&found) {
-            let mut all: Vec<(u32, f64)> =
-                (0u32..).zip(&bank).map(|(i, b)| (i, q.iter().zip(b).map(|(a, b)| a * b).sum::<f64>())).collect();
-            all.sort_by(|a, b| b.1.total_cmp(&a.1));
-            for (got, expected) in found.iter().zip(&all) {
-                assert!((f64::from(got.1) - expected.1).abs() < 1e-6, "{got:?} {expected:?}");
-            }
-            let ids = |n: usize| -> Vec<u32> { all[..n].iter().map(|a| a.0).collect() };
-            if all[k - 1].1 - all[k].1 > 1e-5 {
-                let mut got: Vec<u32> = found.iter().map(|f| f.0).collect();
-                let mut expected = ids(k);
-                got.sort_unstable();
-                expected.sort_unstable();
-                assert_eq!(got, expected);
-            }
-        }
-        Ok(())
-    }
-
-    /// Equal rows far apart in the bank, in other blocks and at every place of a tile, tie to the last bit.
-    #[test]
-    fn equal_rows_come_in_order() -> Result<()> {
-        for cols in [1, 2, 33, 130] {
-            let one = random(1, cols, 3);
-            let bank = one.broadcast_as((BANK + 37, cols))?.contiguous()?;
-            let found = nearest(&random(2, cols, 4), &bank, BANK + 37)?;
-            for row in found {
-                assert!(row.windows(2).all(|w| w[0].0 + 1 == w[1].0), "{cols} features: out of order");
-            }
-        }
-        Ok(())
-    }
-
     /// Scores by hand: similarity 1 for class 5 against two of similarity 0.9 for class 2; exp(1 / t) < 2 exp(0.9 / t) when t > 0.1 / ln 2.
     #[test]
     fn votes_are_weighted_by_temperature() -> Result<()> {
@@ -190,6 +126,22 @@ mod tests {
         assert_eq!(class(0.07)?, 5);
         assert_eq!(class(0.2)?, 2);
         assert_eq!(class(1e-6)?, 5);
+        Ok(())
+    }
+
+    /// Three of one class outvote the nearest where all count the same.
+    #[test]
+    fn uniform_votes_are_counted() -> Result<()> {
+        let neighbors = [vec![(0, 0.99f32), (1, 0.2), (2, 0.2), (3, 0.1)]];
+        let class = |k, votes| Ok::<_, candle_core::Error>(classify(&neighbors, &[8, 3, 3, 8], k, votes)?[0]);
+        assert_eq!(class(3, Votes::Uniform)?, 3);
+        assert_eq!(class(4, Votes::Uniform)?, 3, "a tie goes to the lower class");
+        assert_eq!(class(4, Votes::Weighted { temperature: 0.07 })?, 8);
+        assert_eq!(class(1, Votes::Uniform)?, 8);
+        let error = class(5, Votes::Uniform).unwrap_err().to_string();
+        assert!(error.contains("k = 5 with 4 neighbors"), "{error}");
+        let error = classify(&neighbors, &[1, 2], 2, Votes::Uniform).unwrap_err().to_string();
+        assert!(error.contains("there are 2 labels"), "{error}");
         Ok(())
     }
 

@@ -43,6 +43,19 @@ impl Matrix {
         self
     }
 
+    /// Takes the mean row (in f64) away from every row, and gives it.
+    pub(crate) fn center(&mut self) -> Vec<f64> {
+        let mut mean = vec![0f64; self.cols];
+        for row in self.iter() {
+            mean.iter_mut().zip(row).for_each(|(mean, &v)| *mean += f64::from(v));
+        }
+        mean.iter_mut().for_each(|mean| *mean /= self.rows as f64);
+        for row in self.data.chunks_exact_mut(self.cols) {
+            row.iter_mut().zip(&mean).for_each(|(v, mean)| *v = (f64::from(*v) - mean) as f32);
+        }
+        mean
+    }
+
     pub(crate) fn iter(&self) -> std::slice::ChunksExact<'_, f32> {
         self.data.chunks_exact(self.cols)
     }

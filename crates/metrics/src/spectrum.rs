@@ -1,6 +1,6 @@
 //! Singular values of embeddings and the rank they amount to.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use crate::eigen::eigenvalues;
 use crate::matrix::Matrix;
@@ -12,7 +12,10 @@ use crate::matrix::Matrix;
 /// # Errors
 /// If x is not a matrix or a value is not finite.
 pub fn singular_values(x: &Tensor) -> Result<Vec<f64>> {
-    let x = Matrix::finite("singular values", x)?;
+    values_of(&Matrix::finite("singular values", x)?)
+}
+
+fn values_of(x: &Matrix) -> Result<Vec<f64>> {
     let (n, x) = (x.rows.min(x.cols), if x.rows < x.cols { x.double()? } else { x.double()?.t()?.contiguous()? });
     let gram = x.matmul(&x.t()?)?.flatten_all()?.to_vec1::<f64>()?;
     let mut values: Vec<f64> = eigenvalues(gram, n).into_iter().map(|v| v.max(0.0).sqrt()).collect();
@@ -33,6 +36,57 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
     }
     let entropy: f64 = values.iter().map(|s| s / sum + 1e-7).map(|p| -p * p.ln()).sum();
     Ok(entropy.exp())
+}
+
+/// The eigenvalues of the covariance of the rows of `x` `[M, F]` (divided by M), largest first: min(M, F) of them.
+///
+/// # Errors
+/// If x is not a matrix or a value is not finite.
+pub fn covariance_spectrum(x: &Tensor) -> Result<Vec<f64>> {
+    let mut x = Matrix::finite("covariance", x)?;
+    x.center();
+    let rows = x.rows as f64;
+    Ok(values_of(&x)?.into_iter().map(|s| s * s / rows).collect())
+}
+
+/// `(sum l)^2 / sum l^2` over eigenvalues `l`: how many directions of equal variance would have the same spread. 0 if there is no variance.
+pub fn participation_ratio(eigenvalues: &[f64]) -> f64 {
+    let squares: f64 = eigenvalues.iter().map(|l| l * l).sum();
+    if squares == 0.0 { 0.0 } else { eigenvalues.iter().sum::<f64>().powi(2) / squares }
+}
+
+/// How fast a spectrum decays, see [`power_law`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PowerLaw {
+    /// The exponent.
+    pub alpha: f64,
+    /// The share of the variance of `ln l` that the line explains, in [0, 1].
+    pub fit: f64,
+}
+
+/// The exponent of `l_j ~ j^-alpha`, as alpha-ReQ judges representations (Agrawal et al. 2022, NeurIPS): the slope of the least-squares line through
+/// `(ln j, ln l_j)` for the ranks `first..=last` of `eigenvalues`, counted from 1 and largest first.
+///
+/// # Errors
+/// If the range holds fewer than 2 ranks or goes beyond the eigenvalues, or one of them is not positive.
+pub fn power_law(eigenvalues: &[f64], first: usize, last: usize) -> Result<PowerLaw> {
+    if first == 0 || first >= last || last > eigenvalues.len() {
+        bail!("power law: ranks {first} to {last} of {} eigenvalues; expected at least two of them", eigenvalues.len())
+    }
+    let chosen = &eigenvalues[first - 1..last];
+    if let Some(bad) = chosen.iter().find(|l| !(**l > 0.0 && l.is_finite())) {
+        bail!("power law: an eigenvalue among ranks {first} to {last} is {bad}; expected positive ones")
+    }
+    let points: Vec<(f64, f64)> = (first..=last).zip(chosen).map(|(j, l)| ((j as f64).ln(), l.ln())).collect();
+    let n = points.len() as f64;
+    let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for (a, b) in points {
+        xx += (a - x).powi(2);
+        xy += (a - x) * (b - y);
+        yy += (b - y).powi(2);
+    }
+    Ok(PowerLaw { alpha: -xy / xx, fit: if yy == 0.0 { 1.0 } else { xy * xy / (xx * yy) } })
 }
 
 #[cfg(test)]
@@ -79,6 +133,31 @@ mod tests {
         let squares: f64 = singular_values(&x)?.iter().map(|s| s * s).sum();
         let expected: f64 = x.flatten_all()?.to_vec1::<f32>()?.iter().map(|&v| f64::from(v).powi(2)).sum();
         assert!((squares / expected - 1.0).abs() < 1e-12, "{squares} {expected}");
+        Ok(())
+    }
+
+    /// A spectrum that is a power law gives its exponent back; a flat one has exponent 0.
+    #[test]
+    fn power_laws_are_recognized() -> Result<()> {
+        let law: Vec<f64> = (1..=60).map(|j| 5.0 * f64::from(j).powf(-1.25)).collect();
+        let found = power_law(&law, 4, 50)?;
+        assert!((found.alpha - 1.25).abs() < 1e-12 && (found.fit - 1.0).abs() < 1e-12, "{found:?}");
+        assert_eq!(power_law(&[2.0; 9], 1, 9)?, PowerLaw { alpha: 0.0, fit: 1.0 });
+        let error = |l: &[f64], first, last| power_law(l, first, last).unwrap_err().to_string();
+        assert!(error(&law, 5, 61).contains("ranks 5 to 61 of 60"));
+        assert!(error(&law, 5, 5).contains("at least two"));
+        assert!(error(&[1.0, 0.0], 1, 2).contains("is 0"));
+        Ok(())
+    }
+
+    /// Variances 1 and 4 of two coordinates, whatever their mean.
+    #[test]
+    fn the_covariance_is_around_the_mean() -> Result<()> {
+        let x = Tensor::new(&[[101f32, 7.0], [99.0, 7.0], [100.0, 9.0], [100.0, 5.0]], &Device::Cpu)?;
+        let found = covariance_spectrum(&x)?;
+        assert!((found[0] - 2.0).abs() < 1e-12 && (found[1] - 0.5).abs() < 1e-12, "{found:?}");
+        assert!((participation_ratio(&found) - 6.25 / 4.25).abs() < 1e-12);
+        assert_eq!(participation_ratio(&[0.0, 0.0]), 0.0);
         Ok(())
     }
 }

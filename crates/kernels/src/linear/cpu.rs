@@ -156,6 +156,19 @@ pub fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, e: Extents) -> Vec<f3
     value(Isa::detect(), x, w, bias, e)
 }
 
+/// `y = x w^T` of bf16 rows, with `w` rounded to bf16 on the way; sums are f32 and stay so.
+pub fn forward_bf16(x: &[bf16], w: &[f32], e: Extents) -> Vec<f32> {
+    let dims = [e.rows, e.inputs, e.outputs];
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = bf16::unit(Isa::detect()) {
+        return words::product(unit, Values::Bf16(x), w, dims, true, |_, sum| sum);
+    }
+    let (mut y, x, w) = (vec![0.0; e.rows * e.outputs], bf16::f32s(x), bf16::weights(w));
+    let (a, b) = (View::rows(&x, e.inputs), View::rows(&w, e.inputs).t());
+    matmul_shared(&mut y, 1.0, a, b, [dims[0], dims[2], dims[1]]);
+    y
+}
+
 /// `dw = dy^T x` in f32.
 pub fn weight_gradient(dy: &[f32], x: &[f32], e: Extents) -> Vec<f32> {
     to_weights(Isa::detect(), dy, x, e)
