@@ -19,6 +19,7 @@ macro_rules! embedded {
 }
 
 embedded! {
+    "cluster/raw",
     "finetune/barlow_twins_10pct",
     "finetune/barlow_twins_1pct",
     "finetune/full",
@@ -26,6 +27,11 @@ embedded! {
     "finetune/simclr_1pct",
     "finetune/swav_10pct",
     "finetune/swav_1pct",
+    "knn/dino",
+    "knn/grid",
+    "knn/moco",
+    "knn/simsiam",
+    "knn/wu",
     "linear/barlow_twins",
     "linear/byol",
     "linear/moco",
@@ -78,7 +84,7 @@ fn find(protocol: &str, name: &str) -> anyhow::Result<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{FineTune, Logistic, Probe};
+    use crate::eval::{Cluster, FineTune, Logistic, Neighbors, Probe};
 
     fn error<T: Serialize + DeserializeOwned + Default>(protocol: &str, recipe: Option<&str>, key: &str) -> String {
         settings::<T>(protocol, recipe, &[key.to_string()]).err().unwrap().to_string()
@@ -91,6 +97,8 @@ mod tests {
             let about = toml::from_str::<Table>(text)?.get("about").and_then(|about| about.as_str().map(str::len));
             assert!(about.is_some_and(|length| length > 20), "{name}");
             match protocol {
+                "cluster" => assert_ne!(settings::<Cluster>(protocol, Some(short), &[])?.restarts, 0, "{name}"),
+                "knn" => settings::<Neighbors>(protocol, Some(short), &[])?.check(1000)?,
                 "finetune" => settings::<FineTune>(protocol, Some(short), &[])?.check()?,
                 "linear" => assert_ne!(settings::<Probe>(protocol, Some(short), &[])?.epochs, 0, "{name}"),
                 "logistic" => {
@@ -107,6 +115,18 @@ mod tests {
         let keys = ["linear.epochs=7".to_string(), "linear.learning_rates=[0.5]".to_string()];
         let probe: Probe = settings("linear", None, &keys)?;
         assert_eq!(probe, Probe { epochs: 7, learning_rates: vec![0.5], ..Probe::default() });
+        Ok(())
+    }
+
+    /// One number or several, whole or not.
+    #[test]
+    fn a_setting_may_have_several_values() -> anyhow::Result<()> {
+        use crate::eval::Values;
+        let keys = ["knn.k=[1,5]".to_string(), "knn.temperature=1".to_string()];
+        let found: Neighbors = settings("knn", None, &keys)?;
+        assert_eq!((found.k, found.temperature), (Values::Several(vec![1, 5]), Values::One(1.0)));
+        let text = error::<Neighbors>("knn", None, "knn.k=many");
+        assert!(text.contains("[knn]"), "{text}");
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! | protocol | function |
 //! | --- | --- |
 //! | features of a data set | [`features`], [`pixels`] (the baseline without a network), [`forward`] |
-//! | 20 nearest neighbors | [`knn`], [`knn_result`] |
+//! | nearest neighbors | [`Neighbors`], [`knn`], [`knn_result`] |
+//! | clusters and what needs no labels | [`Cluster`], [`Quality`], [`two_views`] |
 //! | logistic regression with a sweep of penalties | [`Logistic`] |
 //! | the same for images that show several things | [`Logistic::one_vs_rest`], [`Targets`] |
 //! | linear classifier on frozen features | [`Probe`] |
@@ -14,25 +15,32 @@
 //! Everything is deterministic for a seed, whatever the number of threads.
 #![doc = include_str!("../README.md")]
 
+mod cluster;
 mod features;
 mod finetune;
 mod frozen;
 mod knn;
 mod logistic;
 mod probe;
+mod quality;
 mod result;
 mod rows;
+mod sample;
 mod statistics;
 mod targets;
 #[cfg(test)]
 mod testing;
+mod views;
 
+pub use cluster::{Agreement, Cluster, ClusterImages, ClusterResult, Clustering};
 pub use features::{Features, Transform, features, features_with, forward, pixels};
 pub use finetune::{FineTune, FineTuneFrom, FineTuned, HeadInit, Network, Tuning};
 pub use frozen::Frozen;
-pub use knn::{knn, knn_result};
+pub use knn::{Neighbors, Precision, Values, Weights, knn, knn_result};
 pub use logistic::{Logistic, OneVsRest, Point, Regressed};
 pub use probe::{Augment, Fitted, Images, Init, Optimizer, Probe, Scaling, Schedule};
-pub use result::{BestEpoch, EvalResult};
+pub use quality::Quality;
+pub use result::{BestEpoch, EvalResult, GridValue};
 pub use statistics::estimate_statistics;
 pub use targets::Targets;
+pub use views::two_views;

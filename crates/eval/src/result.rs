@@ -16,6 +16,18 @@ pub struct BestEpoch {
     pub value: f64,
 }
 
+/// The value of one pair of settings of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GridValue {
+    /// Neighbors.
+    pub k: usize,
+    /// Of the votes' weights; none where all votes count the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub temperature: Option<f64>,
+    /// The value; with several seeds, the mean.
+    pub value: f64,
+}
+
 /// One number with what it was measured on; its JSON is what `eval --json` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
@@ -54,6 +66,9 @@ pub struct EvalResult {
     /// What was chosen on validation images, by the name of the setting; with several seeds, the first one's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub chosen: BTreeMap<String, f64>,
+    /// Where a grid was asked for: the value of every pair. The best of them is no result, since it would be chosen by the test images.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub grid: Vec<GridValue>,
     /// Where the value is of the last epoch: the best epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub best_epoch: Option<BestEpoch>,
@@ -80,6 +95,7 @@ impl EvalResult {
             seeds: None,
             words: String::new(),
             chosen: BTreeMap::new(),
+            grid: Vec::new(),
             best_epoch: None,
             best: None,
         }
@@ -108,6 +124,9 @@ impl EvalResult {
             all.mean = Some(mean);
             all.std = Some((squares / (n - 1.0)).sqrt());
             all.seeds = Some(results.len());
+            for (i, point) in all.grid.iter_mut().enumerate() {
+                point.value = results.iter().filter_map(|r| r.grid.get(i)).map(|point| point.value).sum::<f64>() / n;
+            }
             let of_best = results.iter().filter_map(|r| r.best_epoch).map(|best| best.value).sum::<f64>() / n;
             all.best_epoch = first.best_epoch.map(|best| BestEpoch { value: of_best, ..best });
             all.best = results.iter().map(|r| r.value).reduce(f64::max);
@@ -143,6 +162,13 @@ impl Display for EvalResult {
         }
         for (name, value) in &self.chosen {
             write!(f, "\n  chosen {}: {value}", name.replace('_', " "))?;
+        }
+        for point in &self.grid {
+            write!(f, "\n  k {:>5}", point.k)?;
+            if let Some(temperature) = point.temperature {
+                write!(f, ", temperature {temperature:<5}")?;
+            }
+            write!(f, "  {:.2} %", percent(point.value))?;
         }
         Ok(())
     }

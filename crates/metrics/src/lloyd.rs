@@ -88,7 +88,10 @@ type Assigned = (Vec<u32>, Vec<f64>);
 impl Data {
     fn new(x: &Tensor) -> Result<Self> {
         let mut x = Matrix::finite("k-means", x)?;
-        let mean = x.center();
+        let mean = x.mean();
+        for row in x.data.chunks_exact_mut(x.cols) {
+            row.iter_mut().zip(&mean).for_each(|(v, mean)| *v = (f64::from(*v) - mean) as f32);
+        }
         let squares = x.iter().map(|row| row.iter().map(|v| f64::from(*v).powi(2)).sum()).collect();
         Ok(Self { x, mean, squares })
     }

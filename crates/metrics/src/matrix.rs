@@ -43,17 +43,22 @@ impl Matrix {
         self
     }
 
-    /// Takes the mean row (in f64) away from every row, and gives it.
-    pub(crate) fn center(&mut self) -> Vec<f64> {
+    /// The mean row, in f64.
+    pub(crate) fn mean(&self) -> Vec<f64> {
         let mut mean = vec![0f64; self.cols];
         for row in self.iter() {
             mean.iter_mut().zip(row).for_each(|(mean, &v)| *mean += f64::from(v));
         }
         mean.iter_mut().for_each(|mean| *mean /= self.rows as f64);
-        for row in self.data.chunks_exact_mut(self.cols) {
-            row.iter_mut().zip(&mean).for_each(|(v, mean)| *v = (f64::from(*v) - mean) as f32);
-        }
         mean
+    }
+
+    /// The rows less their mean, as an f64 tensor.
+    pub(crate) fn centered(&self) -> Result<Tensor> {
+        let mean = self.mean();
+        let data: Vec<f64> =
+            self.iter().flat_map(|row| row.iter().zip(&mean).map(|(&v, mean)| f64::from(v) - mean)).collect();
+        Tensor::from_vec(data, (self.rows, self.cols), &Device::Cpu)
     }
 
     pub(crate) fn iter(&self) -> std::slice::ChunksExact<'_, f32> {

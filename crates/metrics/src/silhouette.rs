@@ -19,7 +19,7 @@ const BLOCK: usize = 256;
 /// # Errors
 /// If numbers differ, a value is not finite, or there are fewer than 2 clusters.
 pub fn silhouette(x: &Tensor, assignments: &[u32]) -> Result<f64> {
-    let mut x = Matrix::finite("silhouette", x)?;
+    let x = Matrix::finite("silhouette", x)?;
     if x.rows != assignments.len() {
         bail!("silhouette: {} rows with {} assignments", x.rows, assignments.len())
     }
@@ -31,9 +31,8 @@ pub fn silhouette(x: &Tensor, assignments: &[u32]) -> Result<f64> {
     let of: Vec<usize> = assignments.iter().map(|cluster| places[cluster]).collect();
     let mut sizes = vec![0usize; places.len()];
     of.iter().for_each(|place| sizes[*place] += 1);
-    x.center();
-    let squares: Vec<f64> = x.iter().map(|row| row.iter().map(|v| f64::from(*v).powi(2)).sum()).collect();
-    let (all, rows) = (x.double()?, x.rows);
+    let (all, rows) = (x.centered()?, x.rows);
+    let squares = all.sqr()?.sum(1)?.to_vec1::<f64>()?;
     let turned = all.t()?;
     let mut total = 0.0;
     for start in (0..rows).step_by(BLOCK) {

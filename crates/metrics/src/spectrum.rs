@@ -12,11 +12,13 @@ use crate::matrix::Matrix;
 /// # Errors
 /// If x is not a matrix or a value is not finite.
 pub fn singular_values(x: &Tensor) -> Result<Vec<f64>> {
-    values_of(&Matrix::finite("singular values", x)?)
+    values_of(&Matrix::finite("singular values", x)?.double()?)
 }
 
-fn values_of(x: &Matrix) -> Result<Vec<f64>> {
-    let (n, x) = (x.rows.min(x.cols), if x.rows < x.cols { x.double()? } else { x.double()?.t()?.contiguous()? });
+/// The singular values of the f64 matrix `x`.
+fn values_of(x: &Tensor) -> Result<Vec<f64>> {
+    let (rows, cols) = x.dims2()?;
+    let (n, x) = (rows.min(cols), if rows < cols { x.clone() } else { x.t()?.contiguous()? });
     let gram = x.matmul(&x.t()?)?.flatten_all()?.to_vec1::<f64>()?;
     let mut values: Vec<f64> = eigenvalues(gram, n).into_iter().map(|v| v.max(0.0).sqrt()).collect();
     values.sort_by(|a, b| b.total_cmp(a));
@@ -43,10 +45,8 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
 /// # Errors
 /// If x is not a matrix or a value is not finite.
 pub fn covariance_spectrum(x: &Tensor) -> Result<Vec<f64>> {
-    let mut x = Matrix::finite("covariance", x)?;
-    x.center();
-    let rows = x.rows as f64;
-    Ok(values_of(&x)?.into_iter().map(|s| s * s / rows).collect())
+    let x = Matrix::finite("covariance", x)?;
+    Ok(values_of(&x.centered()?)?.into_iter().map(|s| s * s / x.rows as f64).collect())
 }
 
 /// `(sum l)^2 / sum l^2` over eigenvalues `l`: how many directions of equal variance would have the same spread. 0 if there is no variance.

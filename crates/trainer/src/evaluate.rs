@@ -7,10 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use diptych_comm::{Collective, Local};
 use diptych_data::{Dataset, Subset};
-use diptych_eval::{Features, Transform, features, knn};
+use diptych_eval::{Features, Transform, features, knn, two_views};
 use diptych_metrics as score;
-use diptych_nn::Backbone;
-use diptych_random::Stream;
 use serde_json::Value;
 
 use crate::fit::workers;
@@ -25,8 +23,6 @@ const QUERIES: usize = 8;
 const NEIGHBORS: usize = 6;
 /// Points of the map.
 const POINTS: usize = 1000;
-/// Images whose two views give alignment and uniformity.
-const PAIRS: usize = 512;
 
 /// One look at the backbone. Accuracies are fractions.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +140,7 @@ pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
         true => Some(knn(&train_features, &test_features, k, recipe.trainer.knn_temperature)?.accuracy),
         false => None,
     };
-    let (h1, h2) = two_views(backbone, test.as_ref(), recipe)?;
+    let (h1, h2) = two_views(backbone, test.as_ref(), &recipe.augment)?;
     let neighbors = match recipe.report.images {
         true => neighbors(&train_features, &test_features, bank.as_ref(), test.as_ref())?,
         false => Vec::new(),
@@ -179,39 +175,6 @@ fn bank(run: &Prepared) -> Arc<dyn Dataset> {
     match run.recipe.trainer.knn_bank {
         n if n > 0 && n < bank.len() => Arc::new(Subset::by_key(bank.clone(), n)),
         _ => bank.clone(),
-    }
-}
-
-/// Representations of two random views of some images, as the method's own views are made.
-fn two_views(
-    backbone: &dyn Backbone,
-    dataset: &dyn Dataset,
-    recipe: &Recipe,
-) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
-    let views = recipe.augment.views();
-    let (size, channels) = (recipe.augment.size, dataset.format().channels);
-    let mut pixels = [Vec::new(), Vec::new()];
-    let mut n = 0;
-    let step = (dataset.len() / PAIRS).max(1);
-    for index in (0..dataset.len()).step_by(step).take(PAIRS) {
-        let Ok(image) = dataset.shared(index) else { continue };
-        for (v, out) in pixels.iter_mut().enumerate() {
-            let view = &views[v % views.len().max(1)];
-            // A seed of its own, so that the look does not depend on the run's seed.
-            let mut stream = Stream::keyed(0, &[u64::MAX, index as u64, v as u64]);
-            let start = out.len();
-            out.resize(start + size * size * channels, 0f32);
-            image.random_view(view, &mut stream).normalize_into(&view.mean, &view.std, &mut out[start..]);
-        }
-        n += 1;
-    }
-    let mut h = pixels.into_iter().map(|pixels| {
-        let x = candle_core::Tensor::from_vec(pixels, (n, size, size, channels), &candle_core::Device::Cpu)?;
-        diptych_eval::forward(backbone, &x)
-    });
-    match (h.next(), h.next()) {
-        (Some(h1), Some(h2)) => Ok((h1?, h2?)),
-        _ => anyhow::bail!("two views are needed"),
     }
 }
 

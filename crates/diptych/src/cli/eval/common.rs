@@ -86,19 +86,32 @@ impl Common {
 
     /// [`Self::open`], with the training images that the text file `list` names, if there is one.
     pub(super) fn open_among(&self, list: Option<PathBuf>) -> Result<Opened> {
+        let opened = self.open_silently(list)?;
+        let path = &opened.path;
+        if opened.splits.test.is_none() {
+            return Err(BadInput(format!("{path} has no test images; give them with --test")).into());
+        }
+        if !opened.splits.labeled() {
+            let message = format!("{path} has no labels: an evaluation needs class folders, one per class");
+            return Err(BadInput(message).into());
+        }
+        opened.splits.notes.iter().for_each(say);
+        Ok(opened)
+    }
+
+    /// Opens weights and data, with labels or without, with a test split or without.
+    pub(super) fn open_any(&self) -> Result<Opened> {
+        let opened = self.open_silently(None)?;
+        opened.splits.notes.iter().for_each(say);
+        Ok(opened)
+    }
+
+    fn open_silently(&self, list: Option<PathBuf>) -> Result<Opened> {
         let weights = match self.baseline {
             None => self.weights.open()?,
             Some(_) => weights::build(&self.weights.source(), 0)?,
         };
         let (path, splits) = self.splits_among(&weights, list)?;
-        if splits.test.is_none() {
-            return Err(BadInput(format!("{path} has no test images; give them with --test")).into());
-        }
-        if !splits.labeled() {
-            let message = format!("{path} has no labels: an evaluation needs class folders, one per class");
-            return Err(BadInput(message).into());
-        }
-        splits.notes.iter().for_each(say);
         Ok(Opened { weights, path, splits })
     }
 

@@ -1,5 +1,6 @@
 //! `eval`: how good a backbone's features are, by the papers' protocols.
 
+mod cluster;
 mod common;
 mod finetune;
 mod knn;
@@ -17,7 +18,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Protocol {
-    /// 20 nearest neighbors by cosine similarity, weighted by exp(s / 0.07).
+    /// Nearest neighbors by cosine similarity; 20, weighted by exp(s / 0.07), or a grid of both (--set knn.k=[1,20,200]).
     Knn(knn::Args),
     /// A linear classifier on frozen features; the learning rate is chosen on a tenth of the training images.
     Linear(linear::Args),
@@ -26,6 +27,8 @@ enum Protocol {
     Logistic(logistic::Args),
     /// Backbone and a linear classifier trained together on 1 %, 10 % or all of the labels.
     Finetune(finetune::Args),
+    /// k-means into as many clusters as classes, and what needs no labels: RankMe, alpha-ReQ, uniformity, alignment, silhouette.
+    Cluster(cluster::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -34,5 +37,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Protocol::Linear(args) => linear::run(&args),
         Protocol::Logistic(args) => logistic::run(&args),
         Protocol::Finetune(args) => finetune::run(&args),
+        Protocol::Cluster(args) => cluster::run(&args),
     }
 }
