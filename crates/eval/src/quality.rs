@@ -145,7 +145,7 @@ mod tests {
         assert!((found.uniformity - found.uniformity_even).abs() < 0.02, "{found:?}");
         assert!((found.embedding_std / found.embedding_std_even - 1.0).abs() < 0.02, "{found:?}");
         assert_eq!((found.alignment, found.alpha_ranks), (Some(0.0), Some((11, 40))));
-        assert!(found.participation_ratio > 30.0 && found.alpha_req.unwrap() < 0.5, "{found:?}");
+        assert!(found.participation_ratio > 30.0 && found.alpha_req.unwrap() < 0.6, "{found:?}");
         let one = x.narrow(0, 0, 1)?.broadcast_as((600, 40))?.contiguous()?;
         let found = Quality::of(&one, None, 10_000)?;
         assert!(found.rankme < 1.01 && found.uniformity.abs() < 1e-5 && found.embedding_std < 1e-6, "{found:?}");

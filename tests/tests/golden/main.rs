@@ -12,6 +12,7 @@ mod heads;
 mod losses;
 mod methods;
 mod metrics;
+mod neighbors;
 mod ops;
 mod optim;
 mod place;

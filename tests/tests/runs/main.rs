@@ -3,6 +3,7 @@
 mod bad_images;
 mod bad_input;
 mod channels;
+mod cluster;
 #[cfg(unix)]
 mod disk;
 mod evaluate;
