@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import evaluation
 import losses
+import neighbors
 import operations
 import ops
 import optim
@@ -38,6 +39,7 @@ KINDS = {
     "lars": optim.Optimizer,
     "sgd": optim.Optimizer,
     "ema": optim.Ema,
+    "knn": neighbors.Neighbors,
     "logistic": evaluation.Logistic,
     "views": views.Views,
     "operation": operations.Operation,

@@ -101,8 +101,9 @@ impl Best {
         let most = (2 * self.k).max(LANES);
         self.keys.reserve_exact((most + 1).saturating_sub(self.keys.len()));
         for (block, values) in similarities.chunks(LANES).enumerate() {
-            let highest = values.iter().fold(f32::NEG_INFINITY, |most, v| if *v > most { *v } else { most });
-            if highest <= self.threshold {
+            // A count needs no order of its own, so that it becomes vector instructions; a maximum would not.
+            let above = values.iter().fold(0u32, |count, value| count + u32::from(*value > self.threshold));
+            if above == 0 {
                 continue;
             }
             for (i, value) in values.iter().enumerate().filter(|(_, value)| **value > self.threshold) {

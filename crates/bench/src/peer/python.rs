@@ -8,11 +8,13 @@ use anyhow::{Context, Result, bail};
 use super::Launcher;
 
 /// The peer's program, file by file; it is written into a temporary folder, so that the binary works alone.
-const PROGRAM: [(&str, &str); 12] = [
+const PROGRAM: [(&str, &str); 14] = [
     ("torch_peer.py", include_str!("../../peer/torch_peer.py")),
     ("common.py", include_str!("../../peer/common.py")),
     ("ops.py", include_str!("../../peer/ops.py")),
+    ("evaluation.py", include_str!("../../peer/evaluation.py")),
     ("losses.py", include_str!("../../peer/losses.py")),
+    ("neighbors.py", include_str!("../../peer/neighbors.py")),
     ("contrast.py", include_str!("../../peer/contrast.py")),
     ("views.py", include_str!("../../peer/views.py")),
     ("recipes.py", include_str!("../../peer/recipes.py")),
