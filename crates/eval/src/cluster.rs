@@ -36,9 +36,9 @@ pub struct Cluster {
     pub iterations: usize,
     /// Whether features are brought to length 1 first.
     pub normalize: bool,
-    /// ClusterImages that the silhouette is measured on at most, spread evenly.
+    /// Images that the silhouette is measured on at most, spread evenly.
     pub silhouette_images: usize,
-    /// ClusterImages that spectra are measured on at most, spread evenly.
+    /// Images that spectra are measured on at most, spread evenly.
     pub spectrum_images: usize,
     /// `test`, `train` or `all`. [default: test where there are labels, else all]
     pub images: Option<ClusterImages>,
@@ -212,7 +212,7 @@ pub struct ClusterResult {
     pub iterations: usize,
     /// The mean silhouette of some images.
     pub silhouette: Option<f64>,
-    /// ClusterImages in each cluster.
+    /// Images in each cluster.
     pub sizes: Vec<usize>,
     /// What needs no label.
     #[serde(flatten)]
