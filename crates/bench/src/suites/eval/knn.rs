@@ -104,8 +104,11 @@ struct Running {
     test_labels: Vec<u32>,
 }
 
+/// Neighbors and predicted classes of the test rows.
+type Found = (Vec<Vec<(u32, f32)>>, Vec<u32>);
+
 impl Running {
-    fn predict(&self) -> Result<(Vec<Vec<(u32, f32)>>, Vec<u32>)> {
+    fn predict(&self) -> Result<Found> {
         let precision = match self.case.precision {
             Precision::Bf16 => diptych_metrics::Precision::Bf16,
             _ => diptych_metrics::Precision::F32,
