@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 const USER_COMMANDS: &[(&str, &str)] = &[
     ("train", "Pretrain a backbone on a folder of images (or on the built-in drawn data set)"),
     ("sweep", "Make many runs that differ in a few keys of a recipe, one table and one picture"),
-    ("eval", "Evaluate a backbone: knn, linear, logistic, finetune, cluster"),
+    ("eval", "Evaluate a backbone: knn, linear, logistic, finetune, transfer, cluster"),
     ("embed", "Write the features of images to a file"),
     ("export", "Write a backbone for torchvision"),
     ("preview", "Make a picture of the views that a recipe makes, or of each operation (--ops)"),

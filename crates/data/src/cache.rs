@@ -43,6 +43,12 @@ impl Dataset for Cached {
     fn classes(&self) -> &[String] {
         self.base.classes()
     }
+    fn targets(&self, i: usize) -> Option<&[i8]> {
+        self.base.targets(i)
+    }
+    fn target_classes(&self) -> &[String] {
+        self.base.target_classes()
+    }
     fn name(&self, i: usize) -> String {
         self.base.name(i)
     }

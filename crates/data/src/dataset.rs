@@ -24,6 +24,18 @@ pub trait Dataset: Send + Sync {
     /// The names of the classes in the order of their labels; empty when the set is unlabeled.
     fn classes(&self) -> &[String];
 
+    /// What image `i` shows, where it may show several things: for each of the [`target_classes`](Self::target_classes) 1 (shown), 0 (not) or -1 (too
+    /// difficult to say, left out of training and judgment). `None` in a set of one class per image, or of none.
+    fn targets(&self, i: usize) -> Option<&[i8]> {
+        let _ = i;
+        None
+    }
+
+    /// The names of the classes of [`targets`](Self::targets), in their order; empty where there are none.
+    fn target_classes(&self) -> &[String] {
+        &[]
+    }
+
     /// What to call image `i` in messages: for files the path under the data folder, lossily where it is not UTF-8.
     fn name(&self, i: usize) -> String;
 
@@ -85,6 +97,12 @@ impl Splits {
     /// Whether both the bank and the test split have labels, so that an accuracy can be measured.
     pub fn labeled(&self) -> bool {
         !self.bank().classes().is_empty() && self.test.as_ref().is_some_and(|test| !test.classes().is_empty())
+    }
+
+    /// Whether both say of each image which of several classes it shows.
+    pub fn multi_labeled(&self) -> bool {
+        let known = |set: &Arc<dyn Dataset>| !set.target_classes().is_empty();
+        known(self.bank()) && self.test.as_ref().is_some_and(known)
     }
 }
 
@@ -151,6 +169,12 @@ impl Dataset for Subset {
     }
     fn classes(&self) -> &[String] {
         self.base.classes()
+    }
+    fn targets(&self, i: usize) -> Option<&[i8]> {
+        self.base.targets(self.indices[i] as usize)
+    }
+    fn target_classes(&self) -> &[String] {
+        self.base.target_classes()
     }
     fn name(&self, i: usize) -> String {
         self.base.name(self.indices[i] as usize)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::drawn::Synthetic;
 use crate::synthetic::Split;
-use crate::{DataError, Dataset, ImageFolder, OpenOptions, Reading, Splits, binary, list, npy, packed, shards};
+use crate::{DataError, Dataset, ImageFolder, OpenOptions, Reading, Splits, binary, list, npy, packed, shards, voc};
 
 /// Drawn images for training, unless a number is given.
 const DRAWN_TRAIN: usize = 10_000;
@@ -57,6 +57,9 @@ pub(crate) fn find(spec: &Path, options: &OpenOptions) -> Result<Found, DataErro
     }
     if !spec.is_dir() {
         return Err(DataError::format(spec, not_a_set(spec)));
+    }
+    if let Some(splits) = voc::open(spec)? {
+        return Ok(Found { splits, trained: vec![spec.join("JPEGImages")] });
     }
     let train_folder = spec.join("train");
     if !train_folder.is_dir() {

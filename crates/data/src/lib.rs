@@ -30,6 +30,7 @@ mod stored;
 mod subset;
 pub mod synthetic;
 mod tar;
+mod voc;
 mod write;
 
 pub use binary::BinaryImages;
@@ -49,4 +50,5 @@ pub use packed::{PackFormat, PackOptions, PackSummary, PackedImages, pack};
 pub use sampler::{Classes, Sampler, Sampling};
 pub use shards::Shards;
 pub use statistics::{Channel, Statistics, statistics};
+pub use voc::VocImages;
 pub use write::{FileFormat, FileLayout, write_folder};

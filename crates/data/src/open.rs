@@ -99,7 +99,7 @@ impl Default for OpenOptions {
 ///
 /// Tar and Parquet files are [`Shards`](crate::Shards); in a folder of them, names such as `train-00000.parquet` or `val/000.tar` say the splits.
 ///
-/// A folder is CIFAR-10, CIFAR-100 or STL-10 if files of their names are in it; `train/` with `val/` or `test/` inside are
+/// A folder is CIFAR-10, CIFAR-100 or STL-10 if files of their names are in it, and PASCAL VOC if `ImageSets/Main/` and `JPEGImages/` are; `train/` with `val/` or `test/` inside are
 /// splits; else all images below it are taken, and a fifth (at most 10,000) is held out for testing, by the hash of the
 /// path, so that it stays the same when other images come or go. First-level folders of a split are its classes.
 /// The labels of the test split are those of the training split's classes, by name.
@@ -270,6 +270,12 @@ impl Dataset for Relabeled {
     }
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+    fn targets(&self, i: usize) -> Option<&[i8]> {
+        self.base.targets(i)
+    }
+    fn target_classes(&self) -> &[String] {
+        self.base.target_classes()
     }
     fn name(&self, i: usize) -> String {
         self.base.name(i)

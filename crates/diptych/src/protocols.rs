@@ -40,6 +40,8 @@ embedded! {
     "linear/swav",
     "logistic/byol",
     "logistic/simclr",
+    "transfer/byol",
+    "transfer/simclr",
 }
 
 /// The settings of `protocol`: its defaults, over them the table `[protocol]` of `recipe` (the name of an embedded one, or a file), over that each
@@ -84,7 +86,7 @@ fn find(protocol: &str, name: &str) -> anyhow::Result<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Cluster, FineTune, Logistic, Neighbors, Probe};
+    use crate::eval::{Cluster, FineTune, Logistic, Neighbors, Probe, Transfer, TransferProtocol};
 
     fn error<T: Serialize + DeserializeOwned + Default>(protocol: &str, recipe: Option<&str>, key: &str) -> String {
         settings::<T>(protocol, recipe, &[key.to_string()]).err().unwrap().to_string()
@@ -103,6 +105,10 @@ mod tests {
                 "linear" => assert_ne!(settings::<Probe>(protocol, Some(short), &[])?.epochs, 0, "{name}"),
                 "logistic" => {
                     assert!(!settings::<Logistic>(protocol, Some(short), &[])?.penalties.is_empty(), "{name}")
+                }
+                "transfer" => {
+                    let transfer = settings::<Transfer>(protocol, Some(short), &[])?;
+                    assert_eq!((transfer.protocol, transfer.sets.len()), (TransferProtocol::Logistic, 0), "{name}")
                 }
                 other => panic!("{name}: no protocol {other}"),
             }

@@ -8,6 +8,7 @@
 //! | logistic regression with a sweep of penalties | [`Logistic`] |
 //! | the same for images that show several things | [`Logistic::one_vs_rest`], [`Targets`] |
 //! | linear classifier on frozen features | [`Probe`] |
+//! | transfer to other data sets | [`Transfer`] |
 //! | fine-tuning on all labels or a share of them | [`FineTune`], [`Network`] |
 //! | proof that nothing was changed | [`Frozen`] |
 //! | a random network's fair chance | [`estimate_statistics`] |
@@ -30,6 +31,7 @@ mod statistics;
 mod targets;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod views;
 
 pub use cluster::{Agreement, Cluster, ClusterImages, ClusterResult, Clustering};
@@ -43,4 +45,5 @@ pub use quality::Quality;
 pub use result::{BestEpoch, EvalResult, GridValue};
 pub use statistics::estimate_statistics;
 pub use targets::Targets;
+pub use transfer::{Transfer, TransferData, TransferMetric, TransferProtocol, TransferSet};
 pub use views::two_views;

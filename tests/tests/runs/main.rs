@@ -18,6 +18,7 @@ mod resume;
 mod signals;
 mod sweep;
 mod train;
+mod transfer;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -91,6 +91,11 @@ impl Common {
         if opened.splits.test.is_none() {
             return Err(BadInput(format!("{path} has no test images; give them with --test")).into());
         }
+        if opened.splits.multi_labeled() {
+            let message =
+                format!("{path} has images that show several things; eval transfer --data {path} judges them");
+            return Err(BadInput(message).into());
+        }
         if !opened.splits.labeled() {
             let message = format!("{path} has no labels: an evaluation needs class folders, one per class");
             return Err(BadInput(message).into());

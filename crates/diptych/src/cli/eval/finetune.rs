@@ -1,7 +1,7 @@
 //! `eval finetune`: backbone and a linear classifier trained together on all labels, or on a share of them.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use diptych::backbones::{Input, describe, pretrained};
@@ -96,7 +96,7 @@ pub(super) fn network(weights: Weights, settings: &FineTune, source: Option<&str
     Ok((network, about))
 }
 
-fn save(file: &PathBuf, all: &ParamStore, about: &About, opened: &Opened, settings: &FineTune) -> Result<()> {
+fn save(file: &Path, all: &ParamStore, about: &About, opened: &Opened, settings: &FineTune) -> Result<()> {
     let transform = &about.transform;
     let input = Input { size: transform.size, mean: transform.mean.to_vec(), std: transform.std.to_vec() };
     let mut metadata = describe(&about.config, &about.architecture, &input);

@@ -6,6 +6,7 @@ mod finetune;
 mod knn;
 mod linear;
 mod logistic;
+mod transfer;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -29,6 +30,8 @@ enum Protocol {
     Finetune(finetune::Args),
     /// k-means into as many clusters as classes, and what needs no labels: RankMe, alpha-ReQ, uniformity, alignment, silhouette.
     Cluster(cluster::Args),
+    /// Other data sets, each judged by the metric that papers report for it, in one table.
+    Transfer(transfer::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -38,5 +41,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Protocol::Logistic(args) => logistic::run(&args),
         Protocol::Finetune(args) => finetune::run(&args),
         Protocol::Cluster(args) => cluster::run(&args),
+        Protocol::Transfer(args) => transfer::run(&args),
     }
 }
