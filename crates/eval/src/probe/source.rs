@@ -100,8 +100,8 @@ impl<'a> Augmented<'a> {
             grayscale: 0.0,
             blur: 0.0,
             solarize: 0.0,
-            mean: transform.mean.clone(),
-            std: transform.std.clone(),
+            mean: transform.mean,
+            std: transform.std,
             ..Recipe::simclr(size).shared()
         };
         let config = LoaderConfig {
