@@ -201,7 +201,24 @@ impl Transfer {
             TransferProtocol::Finetune => bail!("fine-tuning trains on images, not on features"),
         };
         value(&mut result, protocol, metric, &predictions, truth)?;
+        result.words =
+            format!("{} on frozen features of the center view, judged by {}", self.words(protocol), metric.name());
         Ok(result)
+    }
+
+    /// A protocol in words.
+    fn words(&self, protocol: TransferProtocol) -> String {
+        let (share, grid) = (100.0 * self.logistic.validation, self.logistic.penalties.len());
+        match protocol {
+            TransferProtocol::Logistic => {
+                format!(
+                    "logistic regression by L-BFGS (one of {grid} L2 penalties was chosen on {share} % of the training images)"
+                )
+            }
+            TransferProtocol::Linear => format!("linear classifier ({} epochs, last epoch)", self.linear.epochs),
+            TransferProtocol::Knn => format!("{} nearest neighbors, votes exp(s / {})", self.k, self.temperature),
+            TransferProtocol::Finetune => "fine-tuning".into(),
+        }
     }
 
     fn judge_several(&self, train: &Features, test: &Features, data: TransferData, seed: u64) -> Result<EvalResult> {
@@ -218,6 +235,10 @@ impl Transfer {
         result.value = truth.mean_average_precision(&found.scores, kind)?;
         result.top1 = None;
         result.n = truth.rows();
+        let how = self.words(TransferProtocol::Logistic);
+        result.words = format!(
+            "{how}, one for each class, on frozen features of the center view; 11-point average precision, its mean over classes"
+        );
         Ok(result)
     }
 
