@@ -27,7 +27,8 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("sweep", "Make many runs that differ in a few keys of a recipe, one table and one picture"),
     ("eval", "Evaluate a backbone: knn, linear, logistic, finetune, transfer, cluster"),
     ("embed", "Write the features of images to a file"),
-    ("export", "Write a backbone for torchvision"),
+    ("export", "Write a backbone for torchvision, timm or Detectron2, with a card that describes it"),
+    ("import", "Read a backbone out of another project's checkpoint"),
     ("preview", "Make a picture of the views that a recipe makes, or of each operation (--ops)"),
     ("stats", "Say what a data set's images are: channels, sizes, mean and deviation"),
     ("pack", "Put the images of a data set into one file that is fast to train from"),
@@ -35,9 +36,6 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("draw", "Write the built-in data set out as image files"),
     ("bench", "Time ops, losses, optim or step side by side with PyTorch (a binary of its own)"),
 ];
-
-/// Names kept for commands to come: the binary answers, so that there is one place that knows what it can do.
-const RESERVED: &[&str] = &["import"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Diptych: use it, test it, check it", after_help = user_help())]
@@ -123,7 +121,7 @@ fn run() -> Result<ExitCode> {
     // User commands go past clap, so that every argument reaches the binary as it was typed.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = args.first().and_then(|arg| arg.to_str());
-    if USER_COMMANDS.iter().map(|(name, _)| name).chain(RESERVED).any(|name| first == Some(name)) {
+    if USER_COMMANDS.iter().any(|(name, _)| first == Some(name)) {
         return binary::hand_over(&args);
     }
     let done = match Cli::parse().command {

@@ -1,5 +1,7 @@
 //! What a ResNet is made of, and the PyTorch lines that make the same one.
 
+use std::collections::BTreeMap;
+
 /// The residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockKind {
@@ -78,6 +80,37 @@ impl Architecture {
         (self.base << (self.layers().max(1) - 1)) * self.block.expansion()
     }
 
+    /// Every parameter and running statistic by name with its shape, convolutions `[O, I, kh, kw]`, as in PyTorch.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut all = BTreeMap::new();
+        let mut pair = |conv: String, bn: String, inputs: usize, outputs: usize, kernel: usize| {
+            all.insert(format!("{conv}.weight"), vec![outputs, inputs, kernel, kernel]);
+            for part in ["weight", "bias", "running_mean", "running_var"] {
+                all.insert(format!("{bn}.{part}"), vec![outputs]);
+            }
+        };
+        pair("conv1".into(), "bn1".into(), self.channels, self.base, self.stem.convolution().0);
+        let mut inputs = self.base;
+        for (i, &depth) in self.depths[..self.layers()].iter().enumerate() {
+            let (inner, outputs) = (self.base << i, (self.base << i) * self.block.expansion());
+            for block in 0..depth {
+                let name = format!("layer{}.{block}", i + 1);
+                let plan: &[[usize; 3]] = match self.block {
+                    BlockKind::Basic => &[[inputs, inner, 3], [inner, outputs, 3]],
+                    BlockKind::Bottleneck => &[[inputs, inner, 1], [inner, inner, 3], [inner, outputs, 1]],
+                };
+                for (j, &[from, to, kernel]) in plan.iter().enumerate() {
+                    pair(format!("{name}.conv{}", j + 1), format!("{name}.bn{}", j + 1), from, to, kernel);
+                }
+                if (i > 0 && block == 0) || inputs != outputs {
+                    pair(format!("{name}.downsample.0"), format!("{name}.downsample.1"), inputs, outputs, 1);
+                }
+                inputs = outputs;
+            }
+        }
+        all
+    }
+
     /// The Python lines that build this network in PyTorch as `model`, ready for
     /// `model.load_state_dict(weights, strict=False)`.
     pub fn pytorch(&self) -> String {
@@ -120,6 +153,21 @@ impl Architecture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{BackboneConfig, NAMES, ResNet};
+    use diptych_nn::{Group, Layout, ParamStore};
+
+    #[test]
+    fn shapes_are_those_of_the_network() {
+        for name in NAMES {
+            let config = BackboneConfig { name: name.into(), base: Some(2), width: 2, ..Default::default() };
+            let architecture = config.architecture(224).unwrap();
+            let mut store = ParamStore::new(1, &candle_core::Device::Cpu);
+            ResNet::new(&mut store.scope(Group::Trunk), &architecture).unwrap();
+            let tensors = store.tensors(Layout::Oihw).unwrap().into_iter();
+            let shapes: BTreeMap<_, _> = tensors.map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
+            assert_eq!(architecture.shapes(), shapes, "{name}");
+        }
+    }
 
     #[test]
     fn a_resnet18_with_a_cifar_stem_is_torchvisions_with_two_lines_changed() {

@@ -20,6 +20,7 @@ use crate::report::{self, Report, Row};
 use crate::session::{Session, Untimed, sentence, untimed};
 use crate::setting::{Scratch, Setting};
 use crate::suites::{SUITES, Suite};
+use crate::weights;
 
 /// Time Diptych against another program
 #[derive(Parser)]
@@ -116,7 +117,8 @@ impl Cli {
 fn suites() -> String {
     let lines: Vec<String> = SUITES.iter().map(|suite| format!("  {:<9} {}", suite.name, suite.about)).collect();
     format!(
-        "Suites:\n{}\n  {DICTIONARY:<9} MoCo's three dictionaries over their sizes: memory and time, no peer",
+        "Suites:\n{}\n  {DICTIONARY:<9} MoCo's three dictionaries over their sizes: memory and time, no peer\n  {WEIGHTS:<9} Checkpoints of other \
+         projects at full size: imported, compared with PyTorch, exported",
         lines.join("\n")
     )
 }
@@ -125,8 +127,8 @@ fn suites() -> String {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let suite = SUITES.iter().find(|suite| suite.name == cli.suite);
-    if suite.is_none() && cli.suite != DICTIONARY {
-        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).chain([DICTIONARY]).collect();
+    if suite.is_none() && ![DICTIONARY, WEIGHTS].contains(&cli.suite.as_str()) {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).chain([DICTIONARY, WEIGHTS]).collect();
         eprintln!("bench: {} is not a suite; there are {}", cli.suite, names.join(", "));
         return ExitCode::from(2);
     }
@@ -138,6 +140,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let done = match (suite, &cli.memory_of) {
+        (None, _) if cli.suite == WEIGHTS => checkpoints(&cli, &device),
         (None, _) => dictionaries(&cli, &device),
         (Some(suite), Some(name)) => alone(&cli, suite, name, &device),
         (Some(suite), None) => run(&cli, suite, &device),
@@ -154,6 +157,24 @@ pub(crate) fn main() -> ExitCode {
 
 /// The suite that has no peer.
 const DICTIONARY: &str = "dictionary";
+/// The suite whose cases are files that the peer makes.
+const WEIGHTS: &str = "weights";
+
+fn checkpoints(cli: &Cli, device: &Device) -> Result<bool> {
+    let threads = set_threads(cli.threads)?;
+    let choice = cli.python.clone().map_or_else(|| Choice::Environment(cli.venv.clone()), Choice::Given);
+    let python = Python::new(&choice)?;
+    let machine = Machine::measure(threads, device, cli.scale(device))?;
+    println!("{}", machine.describe());
+    let filters: Vec<&str> = cli.filter.split(',').collect();
+    let (rows, good) = weights::run(&filters, device, || python.program("weights.py", threads))?;
+    if let Some(path) = &cli.json {
+        let report = json!({ "suite": WEIGHTS, "machine": machine.name, "commit": commit(), "rows": rows });
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(good)
+}
 
 fn dictionaries(cli: &Cli, device: &Device) -> Result<bool> {
     let machine = Machine::measure(set_threads(cli.threads)?, device, cli.scale(device))?;

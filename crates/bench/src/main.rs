@@ -22,6 +22,7 @@ mod setting;
 mod suites;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -21,9 +21,11 @@ pub use diptych_optim as optim;
 pub use diptych_random as random;
 pub use diptych_trainer as trainer;
 
+pub mod card;
 pub mod projector;
 pub mod protocols;
 pub mod recipes;
 pub mod sweep;
 pub mod training;
+pub mod usage;
 pub mod weights;

@@ -1,11 +1,12 @@
 //! A backbone with its weights, from a run or a file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use diptych_augment::PerChannel;
-use diptych_backbones::{Architecture, BackboneConfig, ResNet, described, pretrained};
+use diptych_backbones::pretrained::{self, Hints};
+use diptych_backbones::{Architecture, BackboneConfig, ResNet};
 use diptych_data::Channels;
 use diptych_eval::Transform;
 use diptych_nn::{Backbone, Group, ParamStore};
@@ -14,7 +15,7 @@ use diptych_trainer::{BadInput, OrBadInput, Recipe, RunDir};
 /// Where [`Weights`] come from, and what a file may leave unsaid.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// A run directory or a safetensors file.
+    /// A run directory, a safetensors file, or a checkpoint of another project.
     pub path: String,
     /// The backbone's name, where the file does not say.
     pub backbone: Option<String>,
@@ -36,6 +37,8 @@ pub struct Weights {
     pub transform: Transform,
     /// The data that the run was trained on, where known: the default for evaluation.
     pub data: Option<diptych_trainer::recipe::DataConfig>,
+    /// How many batches each norm has seen, by its name, as far as the file says.
+    pub batches: BTreeMap<String, i64>,
 }
 
 impl Weights {
@@ -55,7 +58,7 @@ impl Weights {
 /// # Errors
 /// [`BadInput`] if there is nothing there, or the weights do not fit the backbone.
 pub fn open(source: &Source) -> Result<Weights> {
-    let weights = build(source, 0)?;
+    let mut weights = build(source, 0)?;
     let path = Path::new(&source.path);
     let file = if path.is_dir() { RunDir::open(path)?.backbone() } else { path.to_path_buf() };
     if path.is_dir() && !file.exists() {
@@ -65,7 +68,7 @@ pub fn open(source: &Source) -> Result<Weights> {
     }
     let name = file.to_str().map_or_else(|| file.to_string_lossy().into_owned(), str::to_string);
     let name = if source.path.starts_with("hf://") { source.path.clone() } else { name };
-    pretrained::load(&weights.params, &name).or_bad_input()?;
+    weights.batches = pretrained::load(&weights.params, &name).or_bad_input()?.batches;
     Ok(weights)
 }
 
@@ -90,36 +93,24 @@ pub fn build(source: &Source, seed: u64) -> Result<Weights> {
         (BackboneConfig { weights: None, ..recipe.backbone }, transform, Some(recipe.data))
     } else {
         let file = pretrained::resolve(&source.path).or_bad_input()?;
-        let (config, transform) = from_file(source, &pretrained::metadata(&file).or_bad_input()?)?;
+        let (config, transform) = from_file(source, &file)?;
         (config, transform, None)
     };
     let device = candle_core::Device::Cpu;
     let mut params = ParamStore::new(seed, &device);
     let architecture = config.architecture(transform.size).or_bad_input()?;
     let backbone = Box::new(ResNet::new(&mut params.scope(Group::Trunk), &architecture)?);
-    Ok(Weights { backbone, architecture, params, config, transform, data })
+    Ok(Weights { backbone, architecture, params, config, transform, data, batches: BTreeMap::new() })
 }
 
-/// What a file's metadata say, with the flags for what they do not.
-fn from_file(source: &Source, metadata: &HashMap<String, String>) -> Result<(BackboneConfig, Transform)> {
-    let (config, input) = described(metadata).with_context(|| format!("weights {}", source.path)).or_bad_input()?;
-    let mut transform = Transform::default();
-    if let Some(input) = input {
-        let channels = |numbers: &[f32]| {
-            let problem = || format!("weights {}: {} channels, at most 16 are read", source.path, numbers.len());
-            PerChannel::new(numbers).with_context(problem).or_bad_input()
-        };
-        transform =
-            Transform { size: input.size, mean: channels(&input.mean)?, std: channels(&input.std)?, ..transform };
-    }
-    transform.size = source.image_size.unwrap_or(transform.size);
-    let named = source.backbone.clone().map(|name| BackboneConfig { name, ..BackboneConfig::default() });
-    match named.or(config) {
-        Some(config) => Ok((config, transform)),
-        None => {
-            let message =
-                format!("{} does not say what backbone it holds; give --backbone, such as resnet50", source.path);
-            Err(BadInput(message).into())
-        }
-    }
+/// What a file says of its backbone, with the flags for what it does not.
+fn from_file(source: &Source, file: &Path) -> Result<(BackboneConfig, Transform)> {
+    let hints = Hints { backbone: source.backbone.clone(), image_size: source.image_size, ..Hints::default() };
+    let found = pretrained::inspect(file, &hints).or_bad_input()?;
+    let channels = |numbers: &[f32]| {
+        let problem = || format!("weights {}: {} channels, at most 16 are read", source.path, numbers.len());
+        PerChannel::new(numbers).with_context(problem).or_bad_input()
+    };
+    let (size, mean, std) = (found.input.size, channels(&found.input.mean)?, channels(&found.input.std)?);
+    Ok((found.config, Transform { size, mean, std, ..Transform::default() }))
 }

@@ -27,13 +27,13 @@ fn mix(count: usize, key: u32) -> impl Iterator<Item = f64> {
 }
 
 /// Images `[count, size, size, 3]`.
-fn images(count: usize, size: usize) -> Tensor {
+pub(crate) fn images(count: usize, size: usize) -> Tensor {
     let values: Vec<f32> = mix(count * size * size * 3, 0).map(|v| v as f32).collect();
     Tensor::from_vec(values, (count, size, size, 3), &device()).unwrap()
 }
 
 /// `fill` of make_backbones.py: tensors as a torchvision `state_dict` holds them.
-fn torchvision_weights(store: &ParamStore) -> BTreeMap<String, Tensor> {
+pub(crate) fn torchvision_weights(store: &ParamStore) -> BTreeMap<String, Tensor> {
     let shapes = store.tensors(Layout::Oihw).unwrap();
     let last = if shapes.contains_key("layer1.0.bn3.weight") { "bn3" } else { "bn2" };
     let mut out = BTreeMap::new();

@@ -17,3 +17,4 @@ mod ops;
 mod optim;
 mod place;
 mod probe;
+mod weights;

@@ -19,6 +19,7 @@ mod signals;
 mod sweep;
 mod train;
 mod transfer;
+mod weights;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

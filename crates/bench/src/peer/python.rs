@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::Launcher;
 
 /// The peer's program, file by file; it is written into a temporary folder, so that the binary works alone.
-const PROGRAM: [(&str, &str); 14] = [
+const PROGRAM: [(&str, &str); 15] = [
     ("torch_peer.py", include_str!("../../peer/torch_peer.py")),
     ("common.py", include_str!("../../peer/common.py")),
     ("ops.py", include_str!("../../peer/ops.py")),
@@ -23,6 +23,7 @@ const PROGRAM: [(&str, &str); 14] = [
     ("workers.py", include_str!("../../peer/workers.py")),
     ("optim.py", include_str!("../../peer/optim.py")),
     ("steps.py", include_str!("../../peer/steps.py")),
+    ("weights.py", include_str!("../../peer/weights.py")),
 ];
 const REQUIREMENTS: &str = include_str!("../../peer/requirements.txt");
 /// Left in an environment once it is whole.
@@ -60,14 +61,21 @@ impl Python {
     }
 }
 
-impl Launcher for Python {
-    fn command(&self, threads: usize) -> Command {
+impl Python {
+    /// A file of the program, to be started with so many threads.
+    pub(crate) fn program(&self, file: &str, threads: usize) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("-u").arg(self.folder.path().join("torch_peer.py"));
+        command.arg("-u").arg(self.folder.path().join(file));
         command.env("OMP_NUM_THREADS", threads.to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
         // It would ask the network for news of itself.
         command.env("NO_ALBUMENTATIONS_UPDATE", "1");
         command
+    }
+}
+
+impl Launcher for Python {
+    fn command(&self, threads: usize) -> Command {
+        self.program("torch_peer.py", threads)
     }
 }
 

@@ -1,11 +1,12 @@
-//! `export`: a backbone for another program.
+//! `export`: a backbone for another program, and a card that describes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use diptych::backbones::{Input, describe, pretrained};
 use diptych::trainer::log::replace_file;
 use diptych::trainer::{BadInput, OrBadInput};
+use diptych::{card, usage};
 
 use super::{WeightsArgs, say};
 
@@ -13,35 +14,59 @@ use super::{WeightsArgs, say};
 pub(crate) struct Args {
     #[command(flatten)]
     weights: WeightsArgs,
-    /// torchvision.
+    /// torchvision, timm (both safetensors) or detectron2 (a .pth, as it reads no safetensors).
     #[arg(long, value_name = "F")]
     format: String,
-    /// The safetensors file to write.
+    /// The file to write; OUT.card.md beside it describes it.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    if args.format != "torchvision" {
-        let message = format!("--format {} is not written by this build; there is torchvision", args.format);
+    let format = args.format.as_str();
+    if !["torchvision", "timm", "detectron2"].contains(&format) {
+        let message =
+            format!("--format {format} is not written by this build; there are torchvision, timm and detectron2");
+        return Err(BadInput(message).into());
+    }
+    if format == "detectron2" && args.out.extension().is_none_or(|ending| ending != "pth") {
+        let message = format!("--out {} must end in .pth: Detectron2 reads no safetensors", args.out.display());
         return Err(BadInput(message).into());
     }
     let weights = args.weights.open()?;
-    let transform = &weights.transform;
-    let (mean, std) = (transform.mean.to_vec(), transform.std.to_vec());
-    let input = Input { size: transform.size, mean, std };
-    let metadata = describe(&weights.config, &weights.architecture, &input);
-    let bytes = pretrained::export(&weights.params, 0, metadata)?;
-    replace_file(&args.out, &bytes)
-        .with_context(|| format!("{} can't be written", args.out.display()))
-        .or_bad_input()?;
-    say(format!("{} holds the backbone with torchvision's names. In Python:\n", args.out.display()));
-    say(weights.architecture.pytorch());
-    say("from safetensors.torch import load_file");
+    let (config, architecture, transform) = (&weights.config, &weights.architecture, &weights.transform);
+    let input = Input { size: transform.size, mean: transform.mean.to_vec(), std: transform.std.to_vec() };
+    let file = args.out.display().to_string();
+    let arrays = pretrained::export_arrays(&weights.params, |norm| weights.batches.get(norm).copied().unwrap_or(0))?;
+    let mut metadata = describe(config, architecture, &input);
+    let (bytes, lines) = match format {
+        "detectron2" => {
+            let lines = usage::detectron2(architecture, &input, &file).or_bad_input()?;
+            (pretrained::export_detectron2(&arrays)?, lines)
+        }
+        "timm" => {
+            let lines = usage::timm(config, architecture, &file).or_bad_input()?;
+            metadata.insert("timm".into(), usage::timm_config(config, architecture, &input));
+            (pretrained::serialize(&arrays, metadata)?, lines)
+        }
+        _ => (pretrained::serialize(&arrays, metadata)?, usage::torchvision(architecture, &file)),
+    };
+    let write = |path: &Path, bytes: &[u8]| {
+        replace_file(path, bytes).with_context(|| format!("{} can't be written", path.display())).or_bad_input()
+    };
+    write(&args.out, &bytes)?;
+    let (where_to, language) = match format {
+        "detectron2" => ("In Detectron2's configuration", "yaml"),
+        _ => ("In Python", "python"),
+    };
+    let block = format!("{where_to}:\n\n```{language}\n{}\n```\n", lines.trim_end());
+    let described = PathBuf::from(format!("{file}.card.md"));
+    let text = card::card(&weights, &args.weights.weights, &args.out, format, &block)?;
+    write(&described, text.as_bytes())?;
     say(format!(
-        "print(model.load_state_dict(load_file({:?}), strict=False))  # only fc is missing",
-        args.out.display().to_string()
+        "{file} holds the backbone with {format}'s names, {} describes it. {where_to}:\n",
+        described.display()
     ));
-    say("model.fc = torch.nn.Identity()  # features instead of classes");
+    say(lines.trim_end());
     Ok(())
 }

@@ -5,6 +5,7 @@ mod draw;
 mod embed;
 mod eval;
 mod export;
+mod import;
 mod pack;
 mod preview;
 mod stats;
@@ -38,6 +39,8 @@ enum Command {
     Embed(embed::Args),
     /// Write a backbone for another program.
     Export(export::Args),
+    /// Read a backbone out of another project's checkpoint.
+    Import(import::Args),
     /// Make a picture of the views that a recipe makes, or of each operation at its strengths.
     Preview(preview::Args),
     /// Say what a data set's images are, and measure mean and deviation of each channel.
@@ -66,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args).map(|()| 0),
         Command::Embed(args) => embed::run(args).map(|()| 0),
         Command::Export(args) => export::run(args).map(|()| 0),
+        Command::Import(args) => import::run(args).map(|()| 0),
         Command::Preview(args) => preview::run(args).map(|()| 0),
         Command::Stats(args) => stats::run(args).map(|()| 0),
         Command::Pack(args) => pack::run(args).map(|()| 0),
@@ -95,7 +99,7 @@ fn say(line: impl std::fmt::Display) {
 /// Where a backbone comes from.
 #[derive(Debug, clap::Args)]
 struct WeightsArgs {
-    /// A run directory, a safetensors file, or hf://owner/name.
+    /// A run directory, a safetensors file, a checkpoint of another project (.pth, .ckpt, ...), or hf://owner/name.
     #[arg(long, value_name = "RUN_DIR|FILE")]
     weights: String,
     /// The backbone's name, where the file does not say.
