@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use diptych_backbones::pretrained::{Hints, Imported, import};
+use diptych_backbones::pretrained::{Array, Hints, Imported, export_detectron2, import};
 use diptych_backbones::{Architecture, Stem};
 
 fn fixture(name: &str) -> PathBuf {
@@ -63,7 +63,7 @@ const CHECKPOINTS: [(&str, &str, &str, &str, usize, &str); 12] = [
     ("swav.pth", "swav", "", "module.", 2, "module.prototypes.weight"),
     ("byol.pth", "torchvision", "", "", 2, "fc.bias"),
     ("solo-learn.ckpt", "solo-learn", "state_dict", "backbone.", 102, "momentum_backbone.bn1.bias"),
-    ("lightly.ckpt", "lightly", "state_dict", "backbone.", 6, "projection_head.layers.0.weight"),
+    ("lightly.ckpt", "lightly", "state_dict", "backbone.", 10, "projection_head.layers.0.weight"),
     ("lightly_cifar.pth", "lightly", "", "backbone.", 0, ""),
     ("legacy.pth", "torchvision", "state_dict", "", 2, "fc.bias"),
 ];
@@ -140,6 +140,21 @@ fn what_was_imported_is_imported_again() {
     let second = import(&path, &Hints::default()).unwrap();
     assert_eq!((&second.tensors, &second.found.config), (&first.tensors, &first.found.config));
     assert_eq!(second.found.input, first.found.input);
+}
+
+/// Detectron2's names, in a file of our own writing, come back as they were; only the counts of batches are left behind.
+#[test]
+fn what_is_written_for_detectron2_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = read("swav.pth");
+    let path = folder.path().join("swav_d2.pth");
+    std::fs::write(&path, export_detectron2(&first.tensors).unwrap()).unwrap();
+    let second = import(&path, &Hints::default()).unwrap();
+    assert_eq!((second.found.convention, second.found.container, gap(&second)), ("detectron2", "model", 0.0));
+    for (name, array) in &first.tensors {
+        let expected = if name.ends_with("num_batches_tracked") { Array::from_count(0) } else { array.clone() };
+        assert_eq!(second.tensors[name], expected, "{name}");
+    }
 }
 
 fn refusal(name: &str, hints: &Hints) -> String {
