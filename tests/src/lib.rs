@@ -91,6 +91,8 @@ impl Folder {
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         // Tests run side by side; a thread pool for each would only get in the way.
         command.env("RAYON_NUM_THREADS", "1").env_remove("RUST_BACKTRACE");
+        // What is kept from one command to the next goes with the folder.
+        command.env("DIPTYCH_CACHE", self.0.path().join("cache"));
         command
     }
 

@@ -48,7 +48,7 @@ pub use npy::ArrayImages;
 pub use open::{Channels, OpenOptions, open};
 pub use packed::{PackFormat, PackOptions, PackSummary, PackedImages, pack};
 pub use sampler::{Classes, Sampler, Sampling};
-pub use shards::Shards;
+pub use shards::{Shards, cache_folder};
 pub use statistics::{Channel, Statistics, statistics};
 pub use voc::VocImages;
 pub use write::{FileFormat, FileLayout, write_folder};

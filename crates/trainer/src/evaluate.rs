@@ -7,15 +7,15 @@ use std::sync::Arc;
 use anyhow::Result;
 use diptych_comm::{Collective, Local};
 use diptych_data::{Dataset, Subset};
-use diptych_eval::{Features, Transform, features, knn, two_views};
+use diptych_eval::{Transform, features, knn, two_views};
 use diptych_metrics as score;
 use serde_json::Value;
 
 use crate::fit::workers;
 use crate::log::{Row, metrics};
-use crate::report::{Map, MapPoint, Neighbor, Query};
-use crate::setup::{build_method, picture};
-use crate::{Prepared, Recipe};
+use crate::report::{Map, Query};
+use crate::setup::build_method;
+use crate::{Prepared, Recipe, Shown};
 
 /// Test images that the report shows with their neighbors.
 const QUERIES: usize = 8;
@@ -130,6 +130,11 @@ pub fn baselines(run: &Prepared) -> Result<Baselines> {
 /// # Errors
 /// If the data can't be read or a tensor operation fails.
 pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
+    look(run, false)
+}
+
+/// [`evaluate`]; at the end of a run (`last`) the map has t-SNE and pictures too, which take a second or two.
+pub(crate) fn look(run: &Prepared, last: bool) -> Result<Evaluation> {
     let (recipe, backbone, transform) = (&run.recipe, run.method.backbone(), transform(&run.recipe));
     let bank = bank(run);
     let test = run.splits.test.clone().unwrap_or_else(|| bank.clone());
@@ -141,8 +146,9 @@ pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
         false => None,
     };
     let (h1, h2) = two_views(backbone, test.as_ref(), &recipe.augment)?;
+    let shown = Shown::new(&test_features, test.as_ref());
     let neighbors = match recipe.report.images {
-        true => neighbors(&train_features, &test_features, bank.as_ref(), test.as_ref())?,
+        true => shown.queries(&Shown::new(&train_features, bank.as_ref()), QUERIES, NEIGHBORS)?,
         false => Vec::new(),
     };
     let seen: HashSet<u32> = test_features.indices.iter().copied().collect();
@@ -153,7 +159,7 @@ pub fn evaluate(run: &Prepared) -> Result<Evaluation> {
         uniformity: score::uniformity(&h1)?,
         effective_rank: score::effective_rank(&test_features.x)?,
         neighbors,
-        map: Some(map(&test_features)?),
+        map: Some(shown.map(POINTS, last, last && recipe.report.images)?),
     })
 }
 
@@ -176,52 +182,4 @@ fn bank(run: &Prepared) -> Arc<dyn Dataset> {
         n if n > 0 && n < bank.len() => Arc::new(Subset::by_key(bank.clone(), n)),
         _ => bank.clone(),
     }
-}
-
-/// Some test images with what is nearest to them.
-fn neighbors(bank: &Features, test: &Features, bank_set: &dyn Dataset, test_set: &dyn Dataset) -> Result<Vec<Query>> {
-    let n = test.indices.len();
-    let step = (n / QUERIES).max(1);
-    let rows: Vec<u32> = (0..n as u32).step_by(step).take(QUERIES).collect();
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let queries = test.x.index_select(&candle_core::Tensor::new(rows.as_slice(), test.x.device())?, 0)?;
-    // One more than is shown: where test and bank are the same images, each is nearest to itself.
-    let found = score::nearest(&queries, &bank.x, (NEIGHBORS + 1).min(bank.indices.len()))?;
-    let mut out = Vec::new();
-    for (&row, nearest) in rows.iter().zip(found) {
-        let index = test.indices[row as usize] as usize;
-        let Ok(image) = test_set.shared(index) else { continue };
-        let name = test_set.name(index);
-        let neighbors = nearest
-            .into_iter()
-            .map(|(place, similarity)| (bank.indices[place as usize] as usize, similarity))
-            .filter(|(place, _)| bank_set.name(*place) != name)
-            .take(NEIGHBORS)
-            .filter_map(|(place, similarity)| {
-                Some(Neighbor {
-                    image: picture(bank_set.shared(place).ok()?.as_ref()),
-                    label: bank_set.label(place),
-                    similarity,
-                })
-            })
-            .collect();
-        out.push(Query { name, image: picture(&image), label: test_set.label(index), neighbors });
-    }
-    Ok(out)
-}
-
-/// The first two principal components of some test representations.
-fn map(test: &Features) -> Result<Map> {
-    let n = test.indices.len();
-    let rows: Vec<u32> = (0..n as u32).step_by((n / POINTS).max(1)).take(POINTS).collect();
-    let x = test.x.index_select(&candle_core::Tensor::new(rows.as_slice(), test.x.device())?, 0)?;
-    let pca = score::pca(&x)?;
-    let points = rows
-        .iter()
-        .zip(pca.points)
-        .map(|(&row, [x, y])| MapPoint { x, y, label: test.labels.as_ref().map(|labels| labels[row as usize]) })
-        .collect();
-    Ok(Map { points, explained: Some(pca.explained) })
 }

@@ -40,7 +40,7 @@ fn a_run_its_weights_and_its_export_are_one_backbone() {
     folder.run(on_the_run("export --format torchvision --out exported.safetensors")).ended_with(0);
     let file = whole().join("backbone.safetensors");
     for (weights, out) in [(whole(), "a.npy"), (file, "b.npy"), (folder.path("exported.safetensors"), "c.npy")] {
-        let line = format!("embed --data images --out {out} --weights {}", weights.display());
+        let line = format!("embed --no-cache --data images --out {out} --weights {}", weights.display());
         folder.run(words(&line)).ended_with(0);
     }
     let read = |name| std::fs::read(folder.path(name)).unwrap();

@@ -19,6 +19,7 @@ use crate::list::{display, plural};
 use crate::source::Source;
 use crate::{DataError, Dataset, Reading, Splits, decode, stored};
 use index::{Index, UNLABELED};
+pub use store::cache_folder;
 use store::{Places, Values};
 
 /// Shards up to this many are kept open: systems allow a process about a thousand files.

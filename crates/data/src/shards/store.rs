@@ -36,8 +36,9 @@ pub(crate) fn stamp(data: &Metadata) -> Stamp {
     Stamp { size: data.len(), changed }
 }
 
-/// The folder for indexes that cannot lie beside their shard: `DIPTYCH_CACHE`, else the user's cache folder.
-pub(crate) fn cache_folder() -> Option<PathBuf> {
+/// The folder for what can be made again, such as an index that cannot lie beside its shard: `DIPTYCH_CACHE`, else `diptych` in
+/// `XDG_CACHE_HOME` or in `.cache` of the home folder; `None` where there is none of these.
+pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("DIPTYCH_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|folder| folder.join("diptych")))

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use super::session::End;
 use super::{Outcome, Watch, now, scalar};
+use crate::evaluate::look;
 use crate::log::{EventWriter, MetricsLog, Progress, Row, Tick, metrics, replace_file, tensorboard};
 use crate::recipe::OnCollapse;
 use crate::report::Status;
 use crate::story::Story;
-use crate::{Checkpoints, Position, Prepared, RunDir, baselines, evaluate};
+use crate::{Checkpoints, Position, Prepared, RunDir, baselines};
 
 /// What is written of a run, and the means to write it.
 pub(super) struct Record {
@@ -204,7 +205,7 @@ impl Record {
     /// Evaluates, logs, saves, and rewrites weights and report.
     pub(super) fn evaluate(&mut self, run: &Prepared, position: &mut Position) -> Result<()> {
         let started = Instant::now();
-        let evaluation = evaluate(run)?;
+        let evaluation = look(run, position.step == run.total_steps())?;
         if let (Some(test), false) = (&run.splits.test, self.told_test_skips) {
             self.told_test_skips = true;
             let reason = "left out of the evaluation: it can't be decoded".to_string();

@@ -10,14 +10,30 @@ use super::pictures::{QUALITIES, Quality, img};
 const BUDGET: usize = 3_000_000;
 const MOST_ROWS: usize = 16;
 const MOST_VIEWS: usize = 8;
-const MOST_QUERIES: usize = 12;
 const MOST_NEIGHBORS: usize = 10;
+
+/// What is said of queries: more than a run's report shows are on the page of embedded images.
+pub(super) struct Words {
+    /// What a query is called.
+    pub(super) asked: &'static str,
+    /// What is seen, in a sentence.
+    pub(super) lead: &'static str,
+    /// Queries shown at most.
+    pub(super) most: usize,
+}
+
+const OF_A_RUN: Words = Words {
+    asked: "test image",
+    lead: "A test image, which training has never seen, and the training images whose features are most like its own \
+           (cosine similarity), nearest first.",
+    most: 12,
+};
 
 /// Both sections, each empty without pictures, at the best quality that fits the budget.
 pub(super) fn sections(data: &ReportData) -> [String; 2] {
     let mut sections = [String::new(), String::new()];
     for quality in QUALITIES {
-        sections = [views(data, quality), neighbors(data, quality)];
+        sections = [views(data, quality), neighbors_at(data, &OF_A_RUN, quality)];
         if data.images_hidden || sections.iter().map(String::len).sum::<usize>() <= BUDGET {
             break;
         }
@@ -58,11 +74,23 @@ fn view_row(row: &ViewRow, quality: Quality) -> String {
     out + "</div></div>"
 }
 
-fn neighbors(data: &ReportData, quality: Quality) -> String {
+/// The section of neighbors alone, at the best quality that fits the budget.
+pub(super) fn neighbors(data: &ReportData, words: &Words) -> String {
+    let mut section = String::new();
+    for quality in QUALITIES {
+        section = neighbors_at(data, words, quality);
+        if section.len() <= BUDGET {
+            break;
+        }
+    }
+    section
+}
+
+fn neighbors_at(data: &ReportData, words: &Words, quality: Quality) -> String {
     if data.neighbors.is_empty() {
         return String::new();
     }
-    let queries = &data.neighbors[..data.neighbors.len().min(MOST_QUERIES)];
+    let queries = &data.neighbors[..data.neighbors.len().min(words.most)];
     let marks = || queries.iter().flat_map(|query| shown(query).iter().filter_map(|one| is_right(query, one)));
     let (right, marked) = (marks().filter(|right| *right).count(), marks().count());
     let score = if marked > 0 {
@@ -73,16 +101,19 @@ fn neighbors(data: &ReportData, quality: Quality) -> String {
     let (marks, body) = if data.images_hidden {
         (String::new(), HIDDEN.to_owned())
     } else {
-        let rows: String = queries.iter().map(|query| query_row(query, data, quality)).collect();
+        let rows: String = queries.iter().map(|query| query_row(query, data, words, quality)).collect();
         let marks = if marked > 0 { " ✓ marks the same class, ✗ another." } else { "" };
-        let look =
-            " Look at what the wrong ones share with the test image: that is what the network has learned to see.";
+        let look = format!(
+            " Look at what the wrong ones share with the {}: that is what the network has learned to see.",
+            words.asked
+        );
+        let look = if marked > 0 { look } else { String::new() };
         (format!("{marks}{look}"), format!("<div class=\"queries\">{rows}</div>\n"))
     };
     format!(
-        "<section id=\"neighbors\"><h2>Nearest neighbors</h2>\n<p class=\"lead\">A test image, which training has never \
-         seen, and the training images whose features are most like its own (cosine similarity), nearest first.{marks}\
-         {score}</p>\n{body}</section>\n"
+        "<section id=\"neighbors\"><h2>Nearest neighbors</h2>\n<p class=\"lead\">{}{marks}{score}</p>\n\
+         {body}</section>\n",
+        words.lead
     )
 }
 
@@ -94,15 +125,15 @@ fn is_right(query: &Query, neighbor: &Neighbor) -> Option<bool> {
     Some(query.label? == neighbor.label?)
 }
 
-fn query_row(query: &Query, data: &ReportData, quality: Quality) -> String {
+fn query_row(query: &Query, data: &ReportData, words: &Words, quality: Quality) -> String {
     let label = |label: Option<u32>| label.map(|label| class_name(&data.class_names, label));
     let own = label(query.label);
     let name = clip(&query.name, 100);
-    let alt = format!("test image {name}{}", own.as_ref().map_or(String::new(), |own| format!(", {own}")));
+    let alt = format!("{} {name}{}", words.asked, own.as_ref().map_or(String::new(), |own| format!(", {own}")));
     let mut out = format!(
         "<div class=\"query\"><figure class=\"from\">{}<figcaption>{}</figcaption></figure><div class=\"near\">",
         img(&query.image, &alt, quality),
-        escape(&own.unwrap_or_else(|| "test image".into())),
+        escape(&own.unwrap_or_else(|| words.asked.into())),
     );
     for (i, neighbor) in shown(query).iter().enumerate() {
         let similarity = if neighbor.similarity.is_finite() {

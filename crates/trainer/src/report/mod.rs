@@ -4,7 +4,7 @@
 //! needs no network, no font and no script; charts are inline SVG, pictures are data URIs within a byte budget.
 //!
 //! Code map: `page` is the frame, `charts` decides which curves make which chart, `chart`, `curve` and `scale` draw
-//! one, `gallery` and `pictures` show images, `map` the embeddings, `figure` compares runs, `html` writes text and numbers, `report.css` is the
+//! one, `gallery` and `pictures` show images, `map` and `mosaic` the embeddings, `look` is the page of embedded images without a run, `figure` compares runs, `html` writes text and numbers, `report.css` is the
 //! look. Every text of the caller goes through `html::escape`, and every list has a limit, so the size is bounded.
 
 use std::path::Path;
@@ -17,8 +17,10 @@ mod curve;
 mod figure;
 mod gallery;
 mod html;
+mod look;
 mod map;
 mod model;
+mod mosaic;
 mod page;
 mod pictures;
 #[cfg(test)]
@@ -31,8 +33,10 @@ pub(crate) use page::upper_first;
 
 pub use figure::{Figure, Group};
 pub use html::{escape, percent, value};
+pub use look::{Gallery, gallery};
 pub use model::{
-    Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
+    Map, MapImage, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status,
+    Summary, ViewRow,
 };
 
 /// The page, as HTML text of less than 5 MB.

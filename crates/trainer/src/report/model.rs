@@ -229,13 +229,28 @@ pub struct Neighbor {
     pub similarity: f32,
 }
 
-/// A 2-d map of embeddings: their first two principal components.
+/// A 2-d map of embeddings: their first two principal components, and perhaps t-SNE beside it.
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     /// The points; those with a coordinate that is not finite are left out.
     pub points: Vec<MapPoint>,
     /// Share of the variance along each axis, as fractions, when known.
     pub explained: Option<[f64; 2]>,
+    /// Where t-SNE puts the points, in their order; empty where it was not made.
+    pub tsne: Vec<[f32; 2]>,
+    /// Pictures of some of the points: those of [`Map::picks`].
+    pub images: Vec<MapImage>,
+}
+
+/// The picture of one point of a map.
+#[derive(Clone, Debug, Default)]
+pub struct MapImage {
+    /// The place of the point in [`Map::points`].
+    pub point: usize,
+    /// The image's name.
+    pub name: String,
+    /// The image.
+    pub picture: Picture,
 }
 
 /// One embedding on the map.

@@ -16,7 +16,7 @@ const MOST_RECIPE: usize = 200_000;
 pub(super) fn html(data: &ReportData) -> String {
     let [views, neighbors] = gallery::sections(data);
     let (curves, health) = (charts::section(data), charts::health(data));
-    let map = map::section(data);
+    let map::Section { html: map, css } = map::section(data);
     let recipe = recipe(data);
     let tables = tables(data);
     let sections = [
@@ -42,23 +42,29 @@ pub(super) fn html(data: &ReportData) -> String {
         if data.written.is_empty() { String::new() } else { format!(" on {}", escape(&clip(&data.written, 100))) },
     );
     let body = format!("{}{}{}{nav}{body}", header(data, &title), cards(data), notes(data));
-    frame(&title, &body, &note)
+    frame(&title, &body, &note, &css)
 }
 
 /// A page of another kind in the same look.
 pub(super) fn sheet(title: &str, body: &str) -> String {
-    let brand = format!("<header><p class=\"brand\">{LOGO}Diptych</p><h1>{}</h1></header>\n", escape(title));
-    frame(title, &(brand + body), "Written by Diptych. This page is one file: it needs no network and runs no script.")
+    let note = "Written by Diptych. This page is one file: it needs no network and runs no script.";
+    frame(title, &(self::title(title) + body), note, "")
 }
 
-fn frame(title: &str, body: &str, note: &str) -> String {
+/// The head of a page that is no run's.
+pub(super) fn title(title: &str) -> String {
+    format!("<header><p class=\"brand\">{LOGO}Diptych</p><h1>{}</h1></header>\n", escape(&clip(title, 200)))
+}
+
+/// The page around `body`, with rules of its own after those of all pages.
+pub(super) fn frame(title: &str, body: &str, note: &str, css: &str) -> String {
     // The policy makes "needs no network" a fact that the browser enforces.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
-         <title>{} · Diptych</title>\n<style>\n{CSS}</style></head>\n<body><main>\n{body}\
+         <title>{} · Diptych</title>\n<style>\n{CSS}{css}</style></head>\n<body><main>\n{body}\
          <footer>{LOGO}<p>{note}</p></footer>\n</main></body></html>\n",
         escape(title),
     )
@@ -134,7 +140,8 @@ fn bars(rows: &[(&str, Option<f64>, bool)]) -> String {
     format!("<table class=\"bars\"><tbody>{}</tbody></table>", rows.iter().filter_map(row).collect::<String>())
 }
 
-fn card(class: &str, name: &str, number: &str, more: &str) -> String {
+/// A number in a box; `name`, `number` and `more` are HTML.
+fn boxed(class: &str, name: &str, number: &str, more: &str) -> String {
     format!("<div class=\"card{class}\"><h2>{name}</h2><p class=\"number\">{number}</p>{more}</div>\n")
 }
 
@@ -165,30 +172,30 @@ fn cards(data: &ReportData) -> String {
         heroes += &hero("Linear probe accuracy", &percent(linear), "", &bars(&rows));
     }
     if let Some(loss) = finite(summary.loss) {
-        out += &card("", "Loss", &value(loss), "");
+        out += &boxed("", "Loss", &value(loss), "");
     }
     if let Some(std) = finite(summary.embedding_std) {
         let ideal = data.embedding_dim.filter(|d| *d > 0).map(|d| (d as f64).sqrt().recip());
         let ideal = ideal.map_or(String::new(), |ideal| format!("{} when spread evenly", value(ideal)));
         let class = if data.collapsed_since.is_some() { " warn" } else { "" };
-        out += &card(class, "Embedding std", &value(std), &note(ideal));
+        out += &boxed(class, "Embedding std", &value(std), &note(ideal));
     }
     for (name, number) in [("Alignment", summary.alignment), ("Uniformity", summary.uniformity)] {
         if let Some(number) = finite(number) {
-            out += &card("", name, &value(number), &note("lower is better".into()));
+            out += &boxed("", name, &value(number), &note("lower is better".into()));
         }
     }
     if let Some(speed) = finite(summary.images_per_second) {
-        out += &card("", "Images per second", &value(speed), "");
+        out += &boxed("", "Images per second", &value(speed), "");
     }
     if let Some(seconds) = finite(summary.elapsed_seconds) {
         let left = finite(summary.remaining_seconds).filter(|_| matches!(data.status, Status::Running { .. }));
         let left = left.map_or(String::new(), |left| format!("about {} left", duration(left)));
-        out += &card("", "Training time", &duration(seconds), &note(left));
+        out += &boxed("", "Training time", &duration(seconds), &note(left));
     }
     if data.skipped_images > 0 {
         let more = note("could not be decoded and were replaced".into());
-        out += &card(" warn", "Images skipped", &thousands(data.skipped_images), &more);
+        out += &boxed(" warn", "Images skipped", &thousands(data.skipped_images), &more);
     }
     let wrap = |class: &str, html: String| {
         if html.is_empty() { html } else { format!("<div class=\"{class}\">\n{html}</div>\n") }
@@ -214,19 +221,27 @@ fn notes(data: &ReportData) -> String {
     }
 }
 
-fn tables(data: &ReportData) -> String {
-    let table = |caption: &str, rows: &[(String, String)]| {
-        let row = |(name, text): &(String, String)| {
-            let (name, text) = (escape(&upper_first(&clip(name, 200))), escape(&clip(text, 2000)));
-            format!("<tr><th scope=\"row\">{name}</th><td>{text}</td></tr>")
-        };
-        let body: String = rows.iter().take(100).map(row).collect();
-        if body.is_empty() {
-            body
-        } else {
-            format!("<table><caption>{caption}</caption><tbody>{body}</tbody></table>\n")
-        }
+/// A number in a box, with a note below it unless that is empty.
+pub(super) fn card(class: &str, name: &str, number: &str, note: &str) -> String {
+    let [name, number, note] = [name, number, note].map(|text| escape(&clip(text, 200)));
+    let note = if note.is_empty() { note } else { format!("<p class=\"note\">{note}</p>") };
+    boxed(class, &name, &number, &note)
+}
+
+/// Rows of (what, value) under a caption; empty without a row.
+pub(super) fn table(caption: &str, rows: &[(String, String)]) -> String {
+    let row = |(name, text): &(String, String)| {
+        let (name, text) = (escape(&upper_first(&clip(name, 200))), escape(&clip(text, 2000)));
+        format!("<tr><th scope=\"row\">{name}</th><td>{text}</td></tr>")
     };
+    let body: String = rows.iter().take(100).map(row).collect();
+    if body.is_empty() {
+        return body;
+    }
+    format!("<table><caption>{caption}</caption><tbody>{body}</tbody></table>\n")
+}
+
+fn tables(data: &ReportData) -> String {
     let mut facts = data.facts.clone();
     if !data.class_names.is_empty() {
         let shown = data.class_names.iter().take(20).map(|name| clip(name, 60)).collect::<Vec<_>>().join(", ");

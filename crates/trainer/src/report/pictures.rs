@@ -57,6 +57,60 @@ fn data_uri(picture: &Picture, quality: Quality) -> Option<(String, u32)> {
     Some((format!("data:image/{kind};base64,{}", base64(&bytes)), width))
 }
 
+/// Thumbnails of one size in one picture.
+pub(super) struct Sheet {
+    /// The picture as a data URI.
+    pub(super) uri: String,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    /// Whether the thumbnails should be shown as the pixels they are.
+    pub(super) small: bool,
+}
+
+/// Bytes of a sheet's data URI.
+const SHEET: usize = 1_200_000;
+
+/// The pictures as squares, from the left and from the top, as large and as good as fits the budget; `None` where there is none.
+pub(super) fn sheet(pictures: &[&Picture]) -> Option<Sheet> {
+    let small = pictures.iter().all(|picture| picture.width.max(picture.height) <= 32);
+    let columns = (1..=pictures.len()).find(|n| n * n >= pictures.len())?;
+    let rows = pictures.len().div_ceil(columns);
+    // Sides of whole blocks of JPEG, so that no thumbnail colors its neighbor.
+    let qualities: &[(u32, u8)] = if small { &[(32, 92), (32, 60)] } else { &[(64, 80), (48, 75), (32, 60)] };
+    let mut uri = String::new();
+    for &(side, quality) in qualities {
+        let mut all = RgbImage::from_pixel(columns as u32 * side, rows as u32 * side, image::Rgb([128; 3]));
+        for (i, picture) in pictures.iter().enumerate() {
+            let Some(tile) = square(picture, side) else { continue };
+            let at = |place: usize| place as i64 * i64::from(side);
+            image::imageops::replace(&mut all, &tile, at(i % columns), at(i / columns));
+        }
+        let mut jpeg = Vec::new();
+        let encoder = JpegEncoder::new_with_quality(&mut jpeg, quality);
+        encoder.write_image(all.as_raw(), all.width(), all.height(), ExtendedColorType::Rgb8).ok()?;
+        uri = format!("data:image/jpeg;base64,{}", base64(&jpeg));
+        if uri.len() <= SHEET {
+            break;
+        }
+    }
+    Some(Sheet { uri, columns, rows, small })
+}
+
+/// The middle of the picture, `side` x `side`.
+fn square(picture: &Picture, side: u32) -> Option<RgbImage> {
+    if !picture.is_valid() {
+        return None;
+    }
+    let (width, height) = (u32::try_from(picture.width).ok()?, u32::try_from(picture.height).ok()?);
+    let image = RgbImage::from_raw(width, height, picture.rgb.clone())?;
+    let short = width.min(height);
+    let middle = image::imageops::crop_imm(&image, (width - short) / 2, (height - short) / 2, short, short).to_image();
+    Some(match short == side {
+        true => middle,
+        false => resize(&middle, side, side, FilterType::CatmullRom),
+    })
+}
+
 /// The picture with no side longer than `side`.
 fn shrink(picture: &Picture, side: u32) -> Option<RgbImage> {
     if !picture.is_valid() {
@@ -119,6 +173,19 @@ mod tests {
         assert_eq!(sizes(30, 20, 100), Some(((30, 20), true)));
         assert_eq!(sizes(1, 5000, 100), Some(((1, 100), true)));
         assert_eq!(sizes(0, 10, 100), None);
+    }
+
+    /// Three thumbnails lie in two columns and two rows, each in its own square; one that is missing is gray.
+    #[test]
+    fn a_sheet_holds_each_picture_in_its_square() {
+        let [red, wide] =
+            [Picture::new(20, 20, [250, 0, 0].repeat(400)), Picture::new(90, 30, [0, 0, 250].repeat(2700))];
+        let made = sheet(&[&red, &Picture::default(), &wide]).unwrap();
+        assert_eq!((made.columns, made.rows, made.small), (2, 2, false));
+        assert!(made.uri.starts_with("data:image/jpeg;base64,"));
+        assert!(sheet(&[]).is_none());
+        let tile = square(&wide, 64).unwrap();
+        assert!(tile.dimensions() == (64, 64) && tile.pixels().all(|pixel| pixel.0 == [0, 0, 250]));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Made-up but lifelike data for the tests and for looking at the page.
 
 use super::model::{
-    Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
+    Map, MapImage, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status,
+    Summary, ViewRow,
 };
 
 /// A small generator, good enough for pictures.
@@ -141,7 +142,16 @@ fn map(noise: &mut Noise) -> Map {
         let (x, y) = (3.0 * angle.cos() + 0.7 * noise.normal(), 2.0 * angle.sin() + 0.6 * noise.normal());
         MapPoint { x: x as f32, y: y as f32, label: Some(label) }
     };
-    Map { points: (0..2000).map(point).collect(), explained: Some([0.231, 0.147]) }
+    let points: Vec<MapPoint> = (0..2000).map(point).collect();
+    let apart = |(i, p): (usize, &MapPoint)| [p.x + 20.0 * (i % 4) as f32, p.y + 9.0 * (i % 3) as f32];
+    let tsne = points.iter().enumerate().map(apart).collect();
+    let mut map = Map { points, explained: Some([0.231, 0.147]), tsne, images: Vec::new() };
+    let image = |point: usize| {
+        let label = map.points[point].label.unwrap_or_default();
+        MapImage { point, name: format!("test/{point:05}.png"), picture: picture(label, 32, noise) }
+    };
+    map.images = map.picks().into_iter().map(image).collect();
+    map
 }
 
 /// A run on the drawn data set, three quarters done.

@@ -1,10 +1,11 @@
 //! The page as a whole.
 
 use super::model::{
-    Map, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status, Summary, ViewRow,
+    Map, MapImage, MapPoint, Neighbor, Note, NoteLevel, Picture, Query, ReportData, Series, SeriesKind, Status,
+    Summary, ViewRow,
 };
 use super::sample::{Noise, running};
-use super::{render, write};
+use super::{Gallery, gallery, render, write};
 
 const SECTIONS: [&str; 7] = ["curves", "health", "views", "neighbors", "map", "run", "recipe"];
 
@@ -36,10 +37,14 @@ fn check_nesting(page: &str) {
 
 /// What must hold of any page.
 fn checked(data: &ReportData) -> String {
-    let page = render(data);
+    check(render(data))
+}
+
+fn check(page: String) -> String {
     assert!(page.len() < 5_000_000, "{} bytes", page.len());
     // Without the pictures' bytes, which may spell anything.
-    let mut parts = page.split("base64,");
+    let page_without = page.replace("url(data:image/", "");
+    let mut parts = page_without.split("base64,");
     let mut text = parts.next().unwrap().to_owned();
     parts.for_each(|part| text += part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "+/=".contains(c)));
     for word in ["http://", "https://", "<script", "url(", "@import", "src=\"//", "NaN", "inf%", "javascript:"] {
@@ -86,12 +91,40 @@ fn a_full_report_has_all_its_parts() {
         "about 1 min 24 s left",
         "AMD EPYC",
         "step 3,000 · epoch 24",
+        "Scatter plot of 2,000 embeddings on two principal components",
+        "Scatter plot of 2,000 embeddings by t-SNE",
+        "images at their places on the map\"",
     ] {
         assert!(page.contains(text), "{text}");
     }
     // 9 images with 2 views each, 8 test images with 8 neighbors each.
     assert_eq!(page.matches("<img ").count(), 9 * 3 + 8 * 9);
     assert_eq!(page.matches("<img ").count(), page.matches(" alt=\"").count());
+    // Each picture of the map twice under the pointer and once at its place, all from one sheet.
+    let pictures = running().map.unwrap().images.len();
+    assert!(pictures > 100);
+    assert_eq!(page.matches("class=\"tile px\"").count(), 2 * pictures);
+    assert_eq!(page.matches("class=\"of tile px").count(), pictures);
+    assert_eq!(page.matches("background-image").count(), 1);
+}
+
+/// The page of embedded images has the same parts without a run around them.
+#[test]
+fn embedded_images_have_a_page_of_their_own() {
+    let run = running();
+    let page = check(gallery(&Gallery {
+        title: "shapes <b> as run-1 sees it".into(),
+        cards: vec![("Images".into(), "2,000".into(), String::new())],
+        facts: vec![("weights".into(), "run-1".into())],
+        class_names: run.class_names,
+        neighbors: [run.neighbors.clone(), run.neighbors.clone(), run.neighbors].concat(),
+        map: run.map,
+    }));
+    assert_eq!(sections(&page), ["neighbors", "map", "run"]);
+    assert!(page.contains("shapes &lt;b&gt; as run-1") && page.contains("<p class=\"number\">2,000</p></div>"));
+    assert_eq!(page.matches("<div class=\"query\">").count(), 24);
+    let empty = check(gallery(&Gallery::default()));
+    assert_eq!(sections(&empty), [""; 0]);
 }
 
 #[test]
@@ -155,6 +188,7 @@ fn every_text_is_escaped() {
     data.class_names.iter_mut().for_each(|name| *name = evil());
     data.views.iter_mut().for_each(|row| row.name = evil());
     data.neighbors.iter_mut().for_each(|query| query.name = evil());
+    data.map.iter_mut().flat_map(|map| &mut map.images).for_each(|image| image.name = evil());
     data.notes.push(Note::new(NoteLevel::Warning, evil()));
     data.facts.push((evil(), evil()));
     data.machine.push((evil(), evil()));
@@ -223,7 +257,9 @@ fn odd_values_draw_and_never_panic() {
                     MapPoint { x: 1.0, y: 2.0, label: Some(u32::MAX) },
                     MapPoint { x: f32::NAN, ..MapPoint::default() },
                 ],
-                explained: None,
+                tsne: vec![[f32::INFINITY, 0.0]; 2],
+                images: vec![MapImage { point: 7, ..MapImage::default() }],
+                ..Map::default()
             }),
             ..ReportData::default()
         };
@@ -260,7 +296,12 @@ fn the_largest_report_stays_small() {
         data.series.extend((0..15).map(|_| Series::new(kind, "a curve", points.clone())));
     }
     let point = |i: u32| MapPoint { x: (i % 313) as f32, y: (i % 211) as f32, label: Some(i % 1000) };
-    data.map = Some(Map { points: (0..100_000).map(point).collect(), explained: None });
+    let mut map = Map { points: (0..100_000).map(point).collect(), ..Map::default() };
+    map.tsne = map.points.iter().map(|point| [point.y, point.x]).collect();
+    let shown = data.neighbors[0].image.clone();
+    let image = |point| MapImage { point, name: long.clone(), picture: shown.clone() };
+    map.images = map.picks().into_iter().map(image).collect();
+    data.map = Some(map);
     let page = checked(&data);
     assert_eq!(sections(&page), SECTIONS);
     assert!(page.contains("990 classes") || page.contains("other classes"));

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use diptych::data::{OpenOptions, Splits, open};
-use diptych::eval::{EvalResult, Features, Frozen, estimate_statistics, features, pixels};
+use diptych::eval::{EvalResult, Features, Frozen, estimate_statistics, pixels};
 use diptych::protocols;
 use diptych::trainer::{BadInput, OrBadInput};
 use diptych::weights::{self, Weights};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::super::kept::CacheArgs;
 use super::super::{WeightsArgs, say};
 
 /// Weights, data, repetitions and where the result goes.
@@ -18,6 +19,8 @@ use super::super::{WeightsArgs, say};
 pub(super) struct Common {
     #[command(flatten)]
     pub(super) weights: WeightsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Labeled images; the training split is learned from. [default: the run's data]
     #[arg(long, value_name = "PATH")]
     pub(super) data: Option<PathBuf>,
@@ -153,8 +156,8 @@ impl Common {
         match self.baseline.as_deref() {
             None => {
                 let frozen = Frozen::of(&opened.weights.params)?;
-                let backbone = opened.weights.backbone.as_ref();
-                let pair = (features(backbone, bank, transform)?, features(backbone, test, transform)?);
+                let take = |part| self.cache.features(&opened.weights, part, transform);
+                let pair = (take(bank)?, take(test)?);
                 frozen.check(&opened.weights.params)?;
                 Ok(vec![pair])
             }
@@ -162,9 +165,9 @@ impl Common {
             Some("random") => (0..self.seeds)
                 .map(|seed| {
                     let random = weights::build(&self.weights.source(), seed)?;
-                    let backbone = random.backbone.as_ref();
-                    estimate_statistics(backbone, bank, transform)?;
-                    Ok((features(backbone, bank, transform)?, features(backbone, test, transform)?))
+                    estimate_statistics(random.backbone.as_ref(), bank, transform)?;
+                    let take = |part| self.cache.features(&random, part, transform);
+                    Ok((take(bank)?, take(test)?))
                 })
                 .collect(),
             Some(other) => Err(BadInput(format!("--baseline {other} is not one of random, pixels")).into()),
