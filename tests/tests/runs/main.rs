@@ -7,6 +7,7 @@ mod cluster;
 #[cfg(unix)]
 mod disk;
 mod evaluate;
+mod examples;
 mod features;
 mod finetune;
 #[cfg(unix)]

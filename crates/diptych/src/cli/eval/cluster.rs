@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use diptych::data::Dataset;
 use diptych::eval::{
-    Cluster, ClusterImages, ClusterResult, Features, Frozen, Quality, estimate_statistics, features, pixels, two_views,
+    Cluster, ClusterImages, ClusterResult, Features, Frozen, Quality, estimate_statistics, pixels, two_views,
 };
 use diptych::trainer::{BadInput, OrBadInput, RunDir};
 use diptych::weights::{self, Weights};
@@ -87,7 +87,7 @@ fn see(common: &Common, opened: &Opened, sets: &[Arc<dyn Dataset>], seed: u64) -
     };
     let frozen = Frozen::of(&weights.params)?;
     let backbone = weights.backbone.as_ref();
-    let parts = sets.iter().map(|set| features(backbone, set, transform)).collect::<Result<_>>()?;
+    let parts = sets.iter().map(|set| common.cache.features(weights, set, transform)).collect::<Result<_>>()?;
     let views = views_of(common, weights, sets)?.map(|recipe| two_views(backbone, sets[0].as_ref(), &recipe));
     let views = views.transpose()?;
     frozen.check(&weights.params)?;

@@ -20,7 +20,7 @@ pub(super) struct Common {
     #[command(flatten)]
     pub(super) weights: WeightsArgs,
     #[command(flatten)]
-    cache: CacheArgs,
+    pub(super) cache: CacheArgs,
     /// Labeled images; the training split is learned from. [default: the run's data]
     #[arg(long, value_name = "PATH")]
     pub(super) data: Option<PathBuf>,
