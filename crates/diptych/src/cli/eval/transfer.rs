@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use diptych::data::{OpenOptions, open};
-use diptych::eval::{EvalResult, Frozen, Transfer, TransferProtocol, TransferSet, features};
+use diptych::eval::{EvalResult, Frozen, Transfer, TransferProtocol, TransferSet};
 use diptych::trainer::{BadInput, OrBadInput};
 use diptych::weights::Weights;
 use serde::Serialize;
 
+use super::super::kept::CacheArgs;
 use super::super::{WeightsArgs, say};
 use super::common::Settings;
 use super::finetune::{Shown, network};
@@ -19,6 +20,8 @@ pub(super) struct Args {
     settings: Settings,
     #[command(flatten)]
     weights: WeightsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// A labeled data set; may be given again. Others stand in the recipe as [[transfer.sets]].
     #[arg(long, value_name = "PATH")]
     data: Vec<String>,
@@ -129,7 +132,7 @@ impl Args {
         } else {
             // Taken once for all seeds.
             let frozen = Frozen::of(&weights.params)?;
-            let of = |set| features(weights.backbone.as_ref(), set, &weights.transform);
+            let of = |set| self.cache.features(weights, set, &weights.transform);
             let (learned, judged) = (of(data.0)?, of(data.1)?);
             frozen.check(&weights.params)?;
             for seed in 0..self.seeds {
