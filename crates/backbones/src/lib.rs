@@ -7,6 +7,7 @@
 mod architecture;
 mod config;
 mod description;
+pub mod onnx;
 pub mod pretrained;
 mod resnet;
 

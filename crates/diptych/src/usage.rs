@@ -59,6 +59,17 @@ pub fn timm_config(config: &BackboneConfig, architecture: &Architecture, input: 
     whole.to_string()
 }
 
+/// For ONNX Runtime: the lines that run the graph in `file`.
+pub fn onnx(input: &Input, file: &str) -> String {
+    let (size, channels) = (input.size, input.mean.len());
+    format!(
+        "import numpy, onnxruntime\n\
+         session = onnxruntime.InferenceSession({file:?})\n\
+         images = numpy.zeros([1, {channels}, {size}, {size}], numpy.float32)  # (pixels / 255 - mean) / std\n\
+         features = session.run([\"features\"], {{\"images\": images}})[0]\n"
+    )
+}
+
 /// For Detectron2: the part of a configuration file that builds the backbone and loads `file`.
 ///
 /// # Errors

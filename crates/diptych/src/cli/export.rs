@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use diptych::backbones::{Input, describe, pretrained};
+use diptych::backbones::{Input, describe, onnx, pretrained};
 use diptych::trainer::log::replace_file;
 use diptych::trainer::{BadInput, OrBadInput};
 use diptych::{card, usage};
@@ -14,7 +14,7 @@ use super::{WeightsArgs, say};
 pub(crate) struct Args {
     #[command(flatten)]
     weights: WeightsArgs,
-    /// torchvision, timm (both safetensors) or detectron2 (a .pth, as it reads no safetensors).
+    /// torchvision, timm (both safetensors), detectron2 (a .pth, as it reads no safetensors) or onnx (the network too).
     #[arg(long, value_name = "F")]
     format: String,
     /// The file to write; OUT.card.md beside it describes it.
@@ -24,14 +24,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let format = args.format.as_str();
-    if !["torchvision", "timm", "detectron2"].contains(&format) {
-        let message =
-            format!("--format {format} is not written by this build; there are torchvision, timm and detectron2");
-        return Err(BadInput(message).into());
-    }
-    if format == "detectron2" && args.out.extension().is_none_or(|ending| ending != "pth") {
-        let message = format!("--out {} must end in .pth: Detectron2 reads no safetensors", args.out.display());
-        return Err(BadInput(message).into());
+    let ending = match format {
+        "torchvision" | "timm" => None,
+        "detectron2" => Some(("pth", "Detectron2 reads no safetensors")),
+        "onnx" => Some(("onnx", "runtimes go by it")),
+        _ => {
+            let message = format!("--format {format} is not one of torchvision, timm, detectron2, onnx");
+            return Err(BadInput(message).into());
+        }
+    };
+    if let Some((ending, reason)) = ending.filter(|(ending, _)| args.out.extension().is_none_or(|own| own != *ending)) {
+        return Err(BadInput(format!("--out {} must end in .{ending}: {reason}", args.out.display())).into());
     }
     let weights = args.weights.open()?;
     let (config, architecture, transform) = (&weights.config, &weights.architecture, &weights.transform);
@@ -49,6 +52,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
             metadata.insert("timm".into(), usage::timm_config(config, architecture, &input));
             (pretrained::serialize(&arrays, metadata)?, lines)
         }
+        "onnx" => {
+            let tensors = pretrained::export_tensors(&weights.params, 0)?;
+            (onnx::export(architecture, &tensors, &metadata)?, usage::onnx(&input, &file))
+        }
         _ => (pretrained::serialize(&arrays, metadata)?, usage::torchvision(architecture, &file)),
     };
     let write = |path: &Path, bytes: &[u8]| {
@@ -64,7 +71,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let text = card::card(&weights, &args.weights.weights, &args.out, format, &block)?;
     write(&described, text.as_bytes())?;
     say(format!(
-        "{file} holds the backbone with {format}'s names, {} describes it. {where_to}:\n",
+        "{file} holds the backbone {}, {} describes it. {where_to}:\n",
+        if format == "onnx" { "as a graph".to_string() } else { format!("with {format}'s names") },
         described.display()
     ));
     say(lines.trim_end());
