@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use diptych_backbones::{BackboneConfig, ResNet, StemChoice, pretrained};
+use diptych_backbones::{BackboneConfig, ResNet, StemChoice, onnx, pretrained};
 use diptych_nn::{Backbone, Group, Init, ParamStore};
 
 fn main() -> Result<()> {
@@ -32,7 +32,10 @@ fn main() -> Result<()> {
         }
         let stem = architecture.stem.name();
         let path = folder.join(format!("{name}_{width}x_{stem}.safetensors"));
-        std::fs::write(&path, pretrained::export(&store, 3, pretrained::export_metadata(&config, &architecture))?)?;
+        let metadata = pretrained::export_metadata(&config, &architecture);
+        let graph = onnx::export(&architecture, &pretrained::export_tensors(&store, 3)?, &metadata)?;
+        std::fs::write(path.with_extension("onnx"), graph)?;
+        std::fs::write(&path, pretrained::export(&store, 3, metadata)?)?;
         let values = BTreeMap::from([("features", net.forward_t(&images, false)?), ("images", images)]);
         std::fs::write(path.with_extension("values"), safetensors::serialize(values, None)?)?;
         println!("{}", path.display());

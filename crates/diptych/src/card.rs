@@ -36,7 +36,8 @@ pub fn card(weights: &Weights, source: &str, out: &Path, format: &str, usage: &s
         let value = table.get(section).and_then(|section| section.get(key))?;
         Some(value.as_str().map_or_else(|| value.to_string(), String::from))
     };
-    let mut text = format!("# {file}\n\nA vision backbone with {format}'s names.\n\n| | |\n| --- | --- |\n");
+    let form = if format == "onnx" { "as an ONNX graph".to_string() } else { format!("with {format}'s names") };
+    let mut text = format!("# {file}\n\nA vision backbone {form}.\n\n| | |\n| --- | --- |\n");
     let mut line = |what: &str, value: String| {
         let _ = writeln!(text, "| {what} | {} |", value.replace('|', "\\|"));
     };

@@ -84,7 +84,14 @@ fn a_card_says_what_was_exported() {
     assert!(export("detectron2", "out.safetensors").refusal().contains("must end in .pth"));
     assert!(export("detectron2", "out.pth").refusal().contains("Detectron2's ResNets"));
     assert!(!folder.path("out.pth").exists());
-    assert!(export("keras", "out.h5").refusal().contains("there are torchvision, timm and detectron2"));
+    assert!(export("keras", "out.h5").refusal().contains("is not one of torchvision, timm, detectron2, onnx"));
+    assert!(export("onnx", "out.safetensors").refusal().contains("must end in .onnx"));
+    let ran = export("onnx", "out.onnx").ended_with(0);
+    assert!(ran.stdout.contains("onnxruntime.InferenceSession(\"out.onnx\")"), "{}", ran.stdout);
+    // Field 1 of the model is the version of the format, 8.
+    assert_eq!(std::fs::read(folder.path("out.onnx")).unwrap()[..2], [0x08, 8]);
+    let card = std::fs::read_to_string(folder.path("out.onnx.card.md")).unwrap();
+    assert!(card.contains("A vision backbone as an ONNX graph."), "{card}");
 }
 
 fn sha256(path: &Path) -> String {
