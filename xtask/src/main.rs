@@ -27,7 +27,7 @@ const USER_COMMANDS: &[(&str, &str)] = &[
     ("sweep", "Make many runs that differ in a few keys of a recipe, one table and one picture"),
     ("eval", "Evaluate a backbone: knn, linear, logistic, finetune, transfer, cluster"),
     ("embed", "Write the features of images to a file"),
-    ("export", "Write a backbone for torchvision, timm or Detectron2, with a card that describes it"),
+    ("export", "Write a backbone for torchvision, timm, Detectron2 or ONNX, with a card that describes it"),
     ("import", "Read a backbone out of another project's checkpoint"),
     ("preview", "Make a picture of the views that a recipe makes, or of each operation (--ops)"),
     ("stats", "Say what a data set's images are: channels, sizes, mean and deviation"),
