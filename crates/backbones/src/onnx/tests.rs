@@ -3,7 +3,7 @@
 use super::*;
 use crate::pretrained::export_tensors;
 use crate::{BackboneConfig, ResNet, StemChoice};
-use candle_core::{Device, Module};
+use candle_core::Device;
 use diptych_nn::{Backbone, Group, Init, ParamStore};
 
 fn network(name: &str, stem: StemChoice, channels: usize) -> Result<(Architecture, ParamStore, ResNet)> {
