@@ -272,11 +272,10 @@ impl Display for ClusterResult {
         if let Some(found) = self.agreement {
             write!(
                 f,
-                "\n  NMI {:.4}, ARI {:.4}, accuracy {:.2} % with the best class for each cluster (chance: 0, 0, about one in {})",
+                "\n  NMI {:.4}, ARI {:.4}, accuracy {:.2} % with the best class for each cluster (by chance ARI is 0, the others are more, the fewer the images)",
                 found.nmi,
                 found.ari,
-                100.0 * found.accuracy,
-                self.k
+                100.0 * found.accuracy
             )?;
         }
         write!(f, "\n  inertia {:.4}, after {} moves of the centers", self.inertia, self.iterations)?;
