@@ -114,6 +114,9 @@ pub struct FineTune {
     pub eval_every: u64,
 }
 
+/// Fewer steps than this seldom are enough, and a share of few images makes few.
+const FEW_STEPS: u64 = 300;
+
 impl Default for FineTune {
     fn default() -> Self {
         Self {
@@ -240,9 +243,14 @@ impl FineTune {
             ScheduleKind::Constant => "constant",
             ScheduleKind::Step => "step",
         };
+        let steps = self.epochs * (tuned.labeled / batch.max(1)) as u64;
+        let few = match steps < FEW_STEPS {
+            true => " (few: finetune.epochs and finetune.batch_size give more)",
+            false => "",
+        };
         result.words = format!(
             "backbone and linear classifier fine-tuned from the {} on {} labeled images of {}; {named}, learning rate {} (classifier {}), {schedule} schedule, \
-             {} epochs, batch {batch}, weight decay {}; random crops and flips, batch norm in training mode; center view at test; last epoch",
+             {} epochs, batch {batch}, {steps} steps{few}, weight decay {}; random crops and flips, batch norm in training mode; center view at test; last epoch",
             match self.from {
                 FineTuneFrom::Representation => "representation".to_string(),
                 FineTuneFrom::Projector(layers) => format!("projector's layer {layers}"),
