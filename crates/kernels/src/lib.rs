@@ -49,3 +49,4 @@ pub use memory::{CountingAllocator, keep_freed_memory};
 pub use nt_xent::nt_xent;
 pub use pool::{global_avg_pool, max_pool2d};
 pub use relu::relu;
+pub use softmax::exp;

@@ -1,5 +1,6 @@
 //! The objective of several linear classifiers at once and its gradient, in blocks of rows: products in f32, sums over rows in f64.
 
+use diptych_kernels::exp;
 use diptych_kernels::linear::cpu::{Extents, bias_gradient, forward, weight_gradient};
 use rayon::prelude::*;
 
@@ -59,24 +60,6 @@ impl Goal<'_> {
             }
         }
     }
-}
-
-/// `exp(x)` to about 2e-7 for x <= 0, in steps that the compiler turns into vector code (after Cephes' `expf`); a NaN stays one.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts, so that the first product is exact.
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
-    }
-    let exponent = (shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23;
-    (p * (r * r) + r + 1.0) * f32::from_bits(exponent)
 }
 
 /// Classifiers to be found: rows, what to say about them, and how many classes.
